@@ -1,0 +1,1 @@
+"""InfluencerFormer: matching-free training of query-based instance segmentation."""
