@@ -44,7 +44,7 @@ class Sample:
         if self.class_labels.ndim != 1 or self.class_labels.dtype != torch.int64:
             self._fail("class_labels", "(K,) int64", self.class_labels)
         if self.num_instances and int(self.class_labels.min()) < 0:
-            raise ValueError(f"sample {self.name!r}: class_labels must be 0 or larger, got {self.class_labels}")
+            raise ValueError(f"sample {self.name!r}: class_labels must not be negative")
         if (self.instance_labels is None) == (self.instance_masks is None):
             raise ValueError(f"sample {self.name!r}: set exactly one of instance_labels and instance_masks")
         if self.instance_labels is not None:
@@ -56,7 +56,7 @@ class Sample:
         if self.ignore is not None:
             if self.instance_masks is None:
                 raise ValueError(
-                    f"sample {self.name!r}: ignore goes with instance_masks; in instance_labels write -1 instead"
+                    f"sample {self.name!r}: ignore goes with instance_masks; otherwise write -1 in the labels"
                 )
             if tuple(self.ignore.shape) != self.size or self.ignore.dtype != torch.bool:
                 self._fail("ignore", f"{self.size} bool", self.ignore)
@@ -66,8 +66,8 @@ class Sample:
             self._fail("instance_labels", f"{self.size} int64", labels)
         if labels.numel() and (int(labels.min()) < -1 or int(labels.max()) > self.num_instances):
             raise ValueError(
-                f"sample {self.name!r}: instance_labels must lie in -1..{self.num_instances} (one class label "
-                f"for each instance), got {int(labels.min())}..{int(labels.max())}"
+                f"sample {self.name!r}: instance_labels must lie in -1..{self.num_instances} (one class "
+                f"label for each instance), got {int(labels.min())}..{int(labels.max())}"
             )
 
     def _fail(self, field: str, expected: str, got: Tensor) -> None:
