@@ -100,5 +100,5 @@ def read_split(path: Path) -> list[str]:
 
 
 def split_path(root: Path, split: str) -> Path:
-    """ROOT/NAME.txt for a name such as "train"; a path that ends in .txt is taken as it is, relative to ROOT."""
+    """ROOT/NAME.txt for a name such as "train"; a path that ends in .txt is taken relative to ROOT."""
     return root / (split if split.endswith(".txt") else f"{split}.txt")
