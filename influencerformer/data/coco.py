@@ -133,8 +133,8 @@ class CocoDataset(Dataset[Sample]):
         image = read_image(self.folder / record["file_name"])
         if tuple(image.shape[1:]) != (height, width):
             raise UserError(
-                f"{self.folder / record['file_name']} is {image.shape[1]} x {image.shape[2]} (height x width) "
-                f"but {self.path} says {height} x {width}"
+                f"image {self.folder / record['file_name']} is {image.shape[1]} x {image.shape[2]} "
+                f"(height x width) but {self.path} says {height} x {width}"
             )
         pairs = self.rles(index)
         instances = [(a, rle) for a, rle in pairs if not a.get("iscrowd")]
