@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from pycocotools import mask as rle_api
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from influencerformer.data.files import examples, read_image, read_split
-from influencerformer.data.sample import Sample
+from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.errors import UserError
 
 
-class CocoDataset(Dataset[Sample]):
+class CocoDataset(InstanceDataset):
     """Instances from a COCO json: polygons, uncompressed and compressed RLE.
 
     Category ids are mapped to classes 0..C-1 in sorted order. Crowd annotations become ignored pixels, never
@@ -191,7 +190,7 @@ def encode(masks: Tensor) -> list[dict[str, Any]]:
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
-def ground_truth(dataset: Dataset[Sample]) -> dict[str, Any]:
+def ground_truth(dataset: InstanceDataset) -> dict[str, Any]:
     """COCO ground truth of a whole data set, as a dict that COCO evaluation takes.
 
     A `CocoDataset` gives its own annotations (category ids, areas and crowd regions kept) without reading the
@@ -200,17 +199,17 @@ def ground_truth(dataset: Dataset[Sample]) -> dict[str, Any]:
     there is neither right nor wrong.
 
     Args:
-        dataset: samples with the attribute `class_names`.
+        dataset: any data set of samples.
 
     Returns:
         dict with `images`, `categories` (class i is entry i) and `annotations` (RLE with str counts).
     """
     if isinstance(dataset, CocoDataset):
         return _coco_ground_truth(dataset)
-    names: list[str] = dataset.class_names  # type: ignore[attr-defined]
+    names = dataset.class_names
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in range(len(dataset)):  # type: ignore[arg-type]
+    for index in range(len(dataset)):
         sample = dataset[index]
         height, width = sample.size
         images.append({"id": sample.image_id, "height": height, "width": width, "file_name": sample.name})

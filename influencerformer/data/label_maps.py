@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from influencerformer.data.files import (
     IMAGE_SUFFIXES,
@@ -20,11 +19,11 @@ from influencerformer.data.files import (
     read_split,
     split_path,
 )
-from influencerformer.data.sample import Sample
+from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.errors import UserError
 
 
-class LabelMapDataset(Dataset[Sample]):
+class LabelMapDataset(InstanceDataset):
     """Images with one integer label map each.
 
     The folder holds

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 
 @dataclass
@@ -99,3 +100,19 @@ class Sample:
         if self.instance_labels is not None:
             return self.instance_labels == -1
         return torch.zeros(self.size, dtype=torch.bool) if self.ignore is None else self.ignore
+
+
+class InstanceDataset(Dataset[Sample]):
+    """A data set of samples: what readers give and transforms wrap.
+
+    Attributes:
+        class_names: names of the classes 0..C-1.
+    """
+
+    class_names: list[str]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
