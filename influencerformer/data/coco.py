@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Sequence
@@ -187,7 +188,34 @@ def encode(masks: Tensor) -> list[dict[str, Any]]:
         return []
     columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
     rles = rle_api.encode(columns.transpose(2, 1, 0))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
+    return [_as_text(rle) for rle in rles]
+
+
+def encode_labels(labels: Tensor, num_instances: int) -> list[dict[str, Any]]:
+    """(H, W) label map to one compressed RLE for each of its instances 1..K, in one pass over the pixels."""
+    values = labels.cpu().numpy().T.ravel()
+    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+    ends = np.append(starts[1:], values.size)
+    run_values = values[starts]
+    order = np.argsort(run_values, kind="stable")
+    bounds = np.searchsorted(run_values[order], np.arange(1, num_instances + 2))
+    rles = []
+    for low, high in itertools.pairwise(bounds.tolist()):
+        runs = order[low:high]
+        # Counts are the distances between the borders: background first, then in turn.
+        borders = np.stack([starts[runs], ends[runs]], 1).ravel()
+        counts = np.diff(borders, prepend=0, append=values.size).tolist()
+        if counts[-1] == 0:
+            counts.pop()
+        rle = rle_api.frPyObjects({"size": list(labels.shape), "counts": counts}, *labels.shape)
+        rles.append(_as_text(rle))
+    return rles
+
+
+def _as_text(rle: dict[str, Any]) -> dict[str, Any]:
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": list(rle["size"]), "counts": text}
 
 
 def ground_truth(dataset: InstanceDataset) -> dict[str, Any]:
@@ -213,9 +241,11 @@ def ground_truth(dataset: InstanceDataset) -> dict[str, Any]:
         sample = dataset[index]
         height, width = sample.size
         images.append({"id": sample.image_id, "height": height, "width": width, "file_name": sample.name})
-        regions = [
-            (c + 1, 0, m) for c, m in zip(sample.class_labels.tolist(), encode(sample.masks()), strict=True)
-        ]
+        if sample.instance_labels is not None:
+            rles = encode_labels(sample.instance_labels, sample.num_instances)
+        else:
+            rles = encode(sample.masks())
+        regions = [(c + 1, 0, m) for c, m in zip(sample.class_labels.tolist(), rles, strict=True)]
         ignored = sample.ignored()
         if bool(ignored.any()):
             rle = encode(ignored[None])[0]
@@ -230,14 +260,12 @@ def _coco_ground_truth(dataset: CocoDataset) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for index, image in enumerate(dataset.images):
         for source, rle in dataset.rles(index):
-            counts = rle["counts"]
-            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
             entry = _annotation(
                 len(annotations) + 1,
                 image["id"],
                 source["category_id"],
                 int(bool(source.get("iscrowd"))),
-                {"size": list(rle["size"]), "counts": text},
+                _as_text(rle),
             )
             # COCO sorts instances into small, medium and large by the annotation's own area.
             entry["area"] = float(source.get("area", entry["area"]))
