@@ -1,0 +1,270 @@
+"""The command `influencerformer`: fit, validate, predict, compare."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from influencerformer.data.datamodule import InstanceDataModule
+from influencerformer.errors import UserError
+from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState
+from influencerformer.training.config_files import expand_configs, named_configs
+from influencerformer.training.loggers import MetricsFile
+from influencerformer.training.module import InstanceSegmenter
+
+CONFIG_FILE = "config.yaml"
+HELP = """usage: influencerformer COMMAND [options]
+
+Query-based instance segmentation without a matcher, side by side with Hungarian matching.
+
+commands:
+  fit        train a model: --config FILE, then any option as --trainer.max_steps 100; --resume to continue
+  validate   mask AP of a checkpoint: --checkpoint FILE
+  predict    segment images: --checkpoint FILE --images FOLDER_OR_FILES --out FOLDER
+  compare    train the same model with each loss and report how they differ: --config FILE --out FOLDER
+
+`influencerformer COMMAND --help` explains a command's options.
+"""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Keeps the options of a run as `config.yaml` in its folder, ready for `--config`."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = self.config.clone()
+        for name in ("config", "base", "resume", "checkpoint"):
+            config.pop(name, None)
+        path = Path(trainer.default_root_dir) / CONFIG_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.parser.dump(config, skip_validation=True), encoding="utf-8")
+
+
+class SegmenterCLI(LightningCLI):
+    """Parses options and builds model, data and trainer; runs nothing by itself.
+
+    Args:
+        arguments: as on the command line, `--config` files with their bases expanded.
+        prog: the command's name in its help.
+        description: of the command, for its help.
+        callbacks: further callbacks of the trainer.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], prog: str, description: str, callbacks: Sequence[Callback] = ()
+    ) -> None:
+        self.arguments = list(arguments)
+        self.extra_callbacks = list(callbacks)
+        super().__init__(
+            InstanceSegmenter,
+            InstanceDataModule,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            parser_kwargs={"prog": prog, "description": description, "exit_on_error": False},
+            args=expand_configs(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ArgumentError as error:
+            raise UserError(" ".join(str(error).split())) from None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--base", type=str | None, help="in a file: the configuration it starts from")
+        parser.add_argument(
+            "--out_dir",
+            type=str | None,
+            help="folder of the run: last.ckpt, best.ckpt, metrics.csv, tensorboard, config.yaml "
+            "(default: runs/FOLDER/CONFIG-seedN, after the configuration file)",
+        )
+        parser.link_arguments("out_dir", "trainer.default_root_dir")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+
+    @property
+    def out_dir(self) -> Path:
+        """The run's folder."""
+        if self.config.out_dir is not None:
+            return Path(self.config.out_dir)
+        name = f"{self.config.model.loss}-seed{self.config.seed_everything}"
+        configs = named_configs(self.arguments)
+        if not configs:
+            return Path("runs") / name
+        config = configs[-1].resolve()
+        return Path("runs") / config.parent.name / f"{config.stem}-seed{self.config.seed_everything}"
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config.trainer
+        kwargs["default_root_dir"] = str(self.out_dir)
+        if config.precision is None:
+            kwargs["precision"] = default_precision(config.accelerator)
+        return super().instantiate_trainer(**kwargs)
+
+
+class FitCLI(SegmenterCLI):
+    """Options of `fit`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="continue from last.ckpt in out_dir; start anew where there is none",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        if self.last_checkpoint.is_file():
+            if not self.config.resume:
+                raise UserError(
+                    f"{self.out_dir} already holds a run ({LAST_CHECKPOINT}): add --resume to continue it, "
+                    "or choose another --out_dir"
+                )
+            self.config.model.pretrained = False  # its weights come from the checkpoint
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.out_dir / LAST_CHECKPOINT
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config, out_dir = self.config.trainer, self.out_dir
+        if config.logger is None or config.logger is True:
+            kwargs["logger"] = [
+                MetricsFile(out_dir),
+                TensorBoardLogger(out_dir, name="tensorboard", version="", default_hp_metric=False),
+            ]
+        callbacks: list[Callback] = [*(self.config_init.trainer.callbacks or []), *self.extra_callbacks]
+        callbacks.append(RandomState())
+        if config.logger is not False:
+            callbacks.append(LearningRateMonitor("step"))
+        if config.enable_checkpointing is not False:
+            best = ModelCheckpoint(
+                out_dir,
+                filename="best",
+                monitor="val/AP",
+                mode="max",
+                save_on_train_epoch_end=False,
+                enable_version_counter=False,
+            )
+            callbacks += [best, LastCheckpoint(out_dir)]
+        if config.enable_progress_bar is not False and sys.stderr.isatty():
+            callbacks.append(RichProgressBar())
+        return super().instantiate_trainer(**kwargs, callbacks=callbacks)
+
+
+class ValidateCLI(SegmenterCLI):
+    """Options of `validate`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of `fit`")
+
+    def before_instantiate_classes(self) -> None:
+        if not Path(self.config.checkpoint).is_file():
+            raise UserError(f"checkpoint {self.config.checkpoint} does not exist")
+        self.config.model.pretrained = False  # its weights come from the checkpoint
+        self.save_config_callback = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        return super().instantiate_trainer(**kwargs, logger=False)
+
+
+def default_precision(accelerator: Any) -> Literal["bf16-mixed", "32-true"]:
+    """bf16-mixed on a GPU that computes in bfloat16, 32 bits elsewhere."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
+    """Trains, as `influencerformer fit ARGUMENTS`.
+
+    Args:
+        arguments: for example ["--config", "configs/scenes/influencer.yaml", "--trainer.max_steps", "100"].
+        callbacks: further callbacks of the trainer.
+
+    Returns:
+        What ran: `.trainer` (with `callback_metrics`), `.model`, `.datamodule`, `.out_dir`.
+
+    Raises:
+        UserError: options, data or checkpoint cannot be used, or the loss is no longer finite.
+    """
+    cli = FitCLI(
+        arguments, "influencerformer fit", "Train a mask transformer for instance segmentation.", callbacks
+    )
+    resume = cli.config.resume and cli.last_checkpoint.is_file()
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(cli.last_checkpoint) if resume else None)
+    return cli
+
+
+def validate(arguments: Sequence[str]) -> dict[str, float]:
+    """Mask AP of a checkpoint, as `influencerformer validate ARGUMENTS`.
+
+    The options of the run, in config.yaml beside the checkpoint, are taken unless `--config` is given.
+
+    Returns:
+        val/AP, val/AP50, val/AP75 (percent) and val/loss.
+    """
+    arguments = list(arguments)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--checkpoint", type=Path)
+    checkpoint = parser.parse_known_args(arguments)[0].checkpoint
+    if checkpoint is not None and not named_configs(arguments):
+        beside = checkpoint.parent / CONFIG_FILE
+        if beside.is_file():
+            arguments = ["--config", str(beside), *arguments]
+    cli = ValidateCLI(
+        arguments, "influencerformer validate", "Mask AP of a checkpoint on the validation images."
+    )
+    return dict(cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=str(cli.config.checkpoint))[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; ends with code 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    try:
+        sys.exit(run(command, options))
+    except UserError as error:
+        print(f"influencerformer: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(command: str, options: list[str]) -> int:
+    """Runs one command; returns its exit code."""
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif command == "--version":
+        print(importlib.metadata.version("influencerformer"))
+    elif command == "fit":
+        fit(options)
+    elif command == "validate":
+        validate(options)
+    elif command == "predict":
+        from influencerformer.training.predict import main as predict
+
+        return predict(options)
+    elif command == "compare":
+        from influencerformer.training.compare import main as compare
+
+        return compare(options)
+    else:
+        raise UserError(f"unknown command {command!r}: expected fit, validate, predict or compare")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Configuration files that start from another one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from influencerformer.errors import UserError
+
+BASE_KEY = "base"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of one YAML file, without what it starts from.
+
+    Raises:
+        UserError: the file is missing or no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold options as YAML keys, got {type(content).__name__}")
+    return content
+
+
+def with_bases(path: Path, _after: tuple[Path, ...] = ()) -> list[Path]:
+    """A configuration file and all it starts from by its key `base`, the most basic first.
+
+    `base` is a path relative to the file that holds it. What a later file says replaces what an earlier says.
+
+    Raises:
+        UserError: a file is missing, no YAML mapping, or starts from itself.
+    """
+    if path.resolve() in _after:
+        raise UserError(
+            f"{path} starts from itself: take the key {BASE_KEY} out of one of {_after[-1]} and {path}"
+        )
+    base = read_config(path).get(BASE_KEY)
+    if base is None:
+        return [path]
+    return [*with_bases(path.parent / str(base), (*_after, path.resolve())), path]
+
+
+def resolve_config(path: Path) -> dict[str, Any]:
+    """The contents of a configuration file with everything it starts from, mappings merged key by key."""
+    merged: dict[str, Any] = {}
+    for file in with_bases(path):
+        content = read_config(file)
+        content.pop(BASE_KEY, None)
+        merged = _merge(merged, content)
+    return merged
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def expand_configs(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments in which each `--config FILE` is preceded by those the file starts from."""
+    expanded: list[str] = []
+    pending = False
+    for argument in arguments:
+        name, has_value, value = argument.partition("=")
+        if pending:
+            expanded += _options(argument)
+            pending = False
+        elif argument in ("--config", "-c"):
+            pending = True
+        elif name == "--config" and has_value:
+            expanded += _options(value)
+        else:
+            expanded.append(argument)
+    return [*expanded, "--config"] if pending else expanded
+
+
+def _options(path: str) -> list[str]:
+    return [f"--config={file}" for file in with_bases(Path(path))]
+
+
+def named_configs(arguments: Sequence[str]) -> list[Path]:
+    """The files given by `--config`, in order."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", type=Path, default=[])
+    return parser.parse_known_args(list(arguments))[0].config
