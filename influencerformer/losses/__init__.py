@@ -1,1 +1,6 @@
+"""The losses: pure functions and thin modules, without any framework but PyTorch."""
 
+from influencerformer.losses.hungarian import HungarianMaskLoss, hungarian_mask_loss
+from influencerformer.losses.mask_influencer import MaskInfluencerLoss, mask_influencer_loss
+
+__all__ = ["HungarianMaskLoss", "MaskInfluencerLoss", "hungarian_mask_loss", "mask_influencer_loss"]

@@ -1,5 +1,10 @@
 """Models by name, and criteria that speak each framework's contract."""
 
 from influencerformer.models.build import build_model
+from influencerformer.models.transformers_criterion import (
+    set_progress,
+    use_hungarian_loss,
+    use_influencer_loss,
+)
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "set_progress", "use_hungarian_loss", "use_influencer_loss"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import (
@@ -26,28 +27,24 @@ PUBLISHED_BACKBONES = {
 
 
 def _tiny_resnet() -> ResNetConfig:
-    return ResNetConfig(
-        embedding_size=32,
-        hidden_sizes=[32, 48, 64, 96],
-        depths=[1, 1, 1, 1],
-        layer_type="basic",
-        out_features=STAGES,
-    )
+    sizes: dict[str, Any] = {
+        "embedding_size": 32,
+        "hidden_sizes": [32, 48, 64, 96],
+        "depths": [1, 1, 1, 1],
+        "out_features": STAGES,
+    }
+    return ResNetConfig(layer_type="basic", **sizes)
 
 
 def _backbone_config(name: str) -> PreTrainedConfig:
     if name == "mask2former-tiny":
         return _tiny_resnet()
+    stages: dict[str, Any] = {"out_features": STAGES}
     if name == "mask2former-swin-t":
         return SwinConfig(
-            embed_dim=96,
-            depths=[2, 2, 6, 2],
-            num_heads=[3, 6, 12, 24],
-            window_size=7,
-            drop_path_rate=0.3,
-            out_features=STAGES,
+            embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.3, **stages
         )
-    return ResNetConfig(out_features=STAGES)
+    return ResNetConfig(**stages)
 
 
 def mask2former_config(name: str, num_classes: int, num_queries: int) -> Mask2FormerConfig:
@@ -56,9 +53,9 @@ def mask2former_config(name: str, num_classes: int, num_queries: int) -> Mask2Fo
     The tiny one has about 0.6 M parameters: a four-stage residual backbone, one deformable encoder layer and four
     predictions (three decoder layers and the head before them). The others are Mask2Former's published sizes.
     """
-    size: dict[str, int] = {}
+    size: dict[str, Any] = {"num_labels": num_classes}
     if name == "mask2former-tiny":
-        size = {
+        size |= {
             "feature_size": 64,
             "mask_feature_size": 64,
             "hidden_dim": 64,
@@ -68,21 +65,19 @@ def mask2former_config(name: str, num_classes: int, num_queries: int) -> Mask2Fo
             "decoder_layers": 4,
             "num_attention_heads": 4,
         }
-    return Mask2FormerConfig(
-        backbone_config=_backbone_config(name), num_queries=num_queries, num_labels=num_classes, **size
-    )
+    return Mask2FormerConfig(backbone_config=_backbone_config(name), num_queries=num_queries, **size)
 
 
 def _load_backbone(model: Mask2FormerForUniversalSegmentation, name: str) -> None:
     source = PUBLISHED_BACKBONES[name]
     try:
         pretrained = AutoBackbone.from_pretrained(source, out_features=STAGES)
-    except OSError as error:
+    except Exception as error:  # the hub's own errors differ between its versions
         raise UserError(
-            f"the pretrained backbone {source} could not be fetched or found in the cache: connect to the network once, "
+            f"the pretrained backbone {source} could not be fetched or found in the cache: connect once, "
             "or set pretrained to false to train from scratch"
         ) from error
-    model.model.pixel_level_module.encoder.load_state_dict(pretrained.state_dict(), strict=False)
+    model.model.pixel_level_module.encoder.load_state_dict(pretrained.state_dict())
 
 
 def _from_checkpoint(name: str, num_classes: int, num_queries: int) -> nn.Module:
@@ -91,10 +86,10 @@ def _from_checkpoint(name: str, num_classes: int, num_queries: int) -> nn.Module
         config.num_labels = num_classes
         config.num_queries = num_queries
         return AutoModelForUniversalSegmentation.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the hub's own errors differ between its versions
         known = ", ".join(["mask2former-tiny", *PUBLISHED_BACKBONES])
         raise UserError(
-            f"'{name}' is neither one of {known} nor a checkpoint of transformers that could be loaded ({error})"
+            f"'{name}' is neither one of {known} nor a checkpoint of transformers that loads ({error})"
         ) from error
 
 
@@ -114,7 +109,7 @@ def build_model(name: str, num_classes: int, num_queries: int = 100, pretrained:
     if name != "mask2former-tiny" and name not in PUBLISHED_BACKBONES:
         if "/" not in name and not Path(name).exists():
             known = ", ".join(["mask2former-tiny", *PUBLISHED_BACKBONES])
-            raise UserError(f"unknown architecture '{name}': expected one of {known}, a checkpoint folder or a hub name")
+            raise UserError(f"unknown architecture '{name}': expected {known}, a checkpoint folder or a hub name")
         return _from_checkpoint(name, num_classes, num_queries)
     if pretrained and name not in PUBLISHED_BACKBONES:
         raise UserError(f"there is no pretrained backbone for '{name}': set pretrained to false")

@@ -1,0 +1,95 @@
+"""Condensation: attraction and repulsion between pixels, where the assignment is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from influencerformer.losses.mask_sums import Membership
+from influencerformer.losses.targets import MaskTargets
+
+SOFTENING = 0.1
+"""Length, in logits, below which a dense class vector has no direction: it bounds the gradient at equal logits."""
+CROWD_POWER = 4
+"""Power mean over the instances that overlap one: even in K, unlike a sum, and never vanishing, unlike a mean."""
+
+
+class _DirectionSums(torch.autograd.Function):
+    """Segment sums of the dense class vectors' directions; keeps the logits alone and has a closed-form backward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, membership: Membership, query_mask: Tensor) -> Tensor:
+        direction, _ = _directions(logits, query_mask)
+        ctx.save_for_backward(logits, query_mask)
+        ctx.membership = membership
+        return membership.gather(direction)[..., 1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logits, query_mask = ctx.saved_tensors
+        direction, length = _directions(logits, query_mask)
+        grad = ctx.membership.spread(torch.nn.functional.pad(grads[0], (1, 0)))
+        grad = (grad - direction * (direction * grad).sum(-2, keepdim=True)) / length
+        return _centred(grad, query_mask), None, None
+
+
+def _centred(values: Tensor, query_mask: Tensor) -> Tensor:
+    """Minus the mean over queries; padded queries become zero. values (B, Q, N), query_mask (B, Q, 1) of 0 and 1."""
+    count = query_mask.sum(-2, keepdim=True).clamp(min=1)
+    mean = (values * query_mask).sum(-2, keepdim=True) / count
+    return (values - mean) * query_mask
+
+
+def _directions(logits: Tensor, query_mask: Tensor) -> tuple[Tensor, Tensor]:
+    centred = _centred(logits, query_mask)
+    length = (centred.square().sum(-2, keepdim=True) + SOFTENING**2).sqrt()
+    return centred / length, length
+
+
+def condensation(
+    mask_logits: Tensor, targets: MaskTargets, *, rep_margin: float = 0.0, query_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""Pixels of one instance think alike, pixels of different instances do not.
+
+    Column n of the mask matrix is the dense class vector of pixel n. With its direction
+    :math:`e_n = c_n / \sqrt{|c_n|^2 + \epsilon^2}`, :math:`c_n = s_{\cdot n} - \tfrac1Q \sum_q s_{qn}`, and
+    the instances' means :math:`\bar e_k` over their members and prototypes :math:`m_k = \bar e_k / |\bar e_k|`,
+
+    .. math::
+        \text{attraction}_k = 1 - |\bar e_k| = \operatorname*{mean}_{n \in k} (1 - e_n \cdot m_k), \qquad
+        \text{repulsion}_k = \Big( \sum_{l \ne k} \max(0, m_k \cdot m_l - \text{margin})^4 \Big)^{1/4}.
+
+    Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
+    has none of either: there :math:`m_k \cdot m_l = -1/(Q-1) < 0`.
+
+    Args:
+        mask_logits: (B, Q, N) finite.
+        targets: the truth of the same images.
+        rep_margin: cosine above which prototypes repel, at least 0.
+        query_mask: (B, Q) bool, False for padding.
+
+    Returns:
+        attraction (B, K) and repulsion (B, K), zero where there is no instance.
+    """
+    if query_mask is None:
+        mask = mask_logits.new_ones(*mask_logits.shape[:2], 1)
+    else:
+        mask = query_mask.to(mask_logits.dtype)[..., None]
+    sums = _DirectionSums.apply(mask_logits, Membership(targets), mask)
+    mean = sums / targets.sizes.clamp(min=1)[:, None]
+    length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
+    exists = targets.instance_mask
+    attraction = (1 - length).clamp(min=0) * exists
+    prototype = mean / length.clamp(min=SOFTENING**2)[:, None]
+    cosine = prototype.transpose(1, 2) @ prototype
+    pairs = exists[:, :, None] & exists[:, None]
+    pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
+    excess = (cosine - rep_margin).clamp(min=0) * pairs
+    worst = excess.amax(-1, keepdim=True).detach().clamp(min=torch.finfo(mean.dtype).tiny)
+    crowd = (excess / worst).pow(CROWD_POWER).sum(-1)
+    repulsion = worst.squeeze(-1) * crowd.clamp(min=torch.finfo(mean.dtype).tiny).pow(1 / CROWD_POWER)
+    return attraction, repulsion * exists

@@ -1,0 +1,43 @@
+"""Existence: the class of the instance a query has claimed, no-object for the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def existence(
+    class_logits: Tensor,
+    claims: Tensor,
+    classes: Tensor,
+    *,
+    no_object_weight: float = 0.1,
+    query_mask: Tensor | None = None,
+) -> Tensor:
+    r"""Cross-entropy to the soft target that the claims make.
+
+    .. math::
+        t_q = \Big(\sum_k P_{qk}\, \text{onehot}(\text{class}_k),\; 1 - \sum_k P_{qk}\Big), \qquad
+        \frac{-\sum_q \sum_c w_c\, t_{qc} \log \text{softmax}(c_q)_c}{\sum_q \sum_c w_c\, t_{qc}},
+
+    with :math:`w` = ``no_object_weight`` for no-object and 1 otherwise, summed over the images of a batch above and
+    below the line (as ``torch.nn.functional.cross_entropy`` with weights). A query that answers more than one unit
+    (more instances than queries) has its claims scaled to one.
+
+    Args:
+        class_logits: (..., B, Q, C + 1), no-object last.
+        claims: (..., B, Q, K), constant.
+        classes: (B, K) int64 in 0..C-1.
+        query_mask: (B, Q) bool, False for padding.
+
+    Returns:
+        (...) a loss for each leading index.
+    """
+    claims = claims / claims.sum(-1, keepdim=True).clamp(min=1)
+    target = torch.zeros_like(class_logits)
+    target.scatter_add_(-1, classes[:, None].expand(claims.shape), claims)
+    target[..., -1] = no_object_weight * (1 - claims.sum(-1)).clamp(min=0)
+    if query_mask is not None:
+        target = target * query_mask[..., None]
+    nll = -(target * class_logits.log_softmax(-1)).sum((-3, -2, -1))
+    return nll / target.sum((-3, -2, -1)).clamp(min=torch.finfo(target.dtype).tiny)

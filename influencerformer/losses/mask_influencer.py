@@ -1,0 +1,247 @@
+"""The Influencer Loss for the mask matrix: condensation, claims, existence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from influencerformer.losses.condensation import condensation
+from influencerformer.losses.existence import existence
+from influencerformer.losses.inputs import NonFinite, make_inputs
+from influencerformer.losses.normalizer import mean_over_ranks
+from influencerformer.losses.pair_potential import pair_potential
+from influencerformer.losses.schedule import Annealing
+from influencerformer.losses.transport import partial_transport
+
+
+def mask_influencer_loss(
+    mask_logits: Tensor,
+    instance_labels: Tensor | None = None,
+    class_logits: Tensor | None = None,
+    class_labels: Tensor | None = None,
+    *,
+    instance_masks: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    attr_weight: float = 1.0,
+    rep_weight: float = 1.0,
+    bg_weight: float = 1.0,
+    rep_margin: float = 0.0,
+    temperature: float = 0.02,
+    class_weight: float = 2.0,
+    mask_weight: float = 5.0,
+    dice_weight: float = 5.0,
+    condensation_weight: float = 1.0,
+    no_object_weight: float = 0.1,
+    quality: float = 0.0,
+    iterations: int = 10,
+    num_points: int | None = None,
+    nonfinite: NonFinite | None = None,
+) -> dict[str, Tensor]:
+    r"""Influencer Loss between Q queries and K instances over N pixels, without a matching.
+
+    .. math::
+        L = \sum_{\text{layers}} \Big[ \tfrac1K \sum_{qk} P_{qk}\,
+            (w_m\,\text{pixel}_{qk} + w_d\,\text{overlap}_{qk}) + w_c\,\text{existence} \Big]
+            + w_{co}\, \tfrac1K \sum_k (\text{attraction}_k + \text{repulsion}_k)
+
+    The claims :math:`P` solve the partial entropic transport of :func:`partial_transport` with the potential
+    :math:`D = w_m\,\text{pixel} + w_d\,\text{overlap} + w_c (1 - p_q(\text{class}_k))` and the no-object potential
+    :math:`w_c w_{no} (1 - p_q(\text{no-object}))`, and are constants for the gradient. The terms are those of
+    :func:`pair_potential`, :func:`existence` and, for the last layer only, :func:`condensation`. docs/loss.md holds the
+    derivation and the statement on the optimum.
+
+    Args:
+        mask_logits: (Q, N), (B, Q, N), or (L, B, Q, N) for L decoder layers, the last of them the output. float16
+            and bfloat16 are computed in float32.
+        instance_labels: (N,) or (B, N) integers: 0 background, 1..K instances, -1 ignored. With ``instance_masks`` only
+            its -1 entries count.
+        class_logits: (..., Q, C + 1), no-object last; without them the existence part and the class potential are left
+            out, and nothing speaks against a duplicate.
+        class_labels: (K,) or (B, K) integers in 0..C-1, padded with -1; None makes every instance class 0.
+        instance_masks: (K, N) or (B, K, N) bool, for instances that overlap.
+        query_mask: (Q,) or (B, Q) bool, False for padded queries; an image has at least one query.
+        attr_weight, rep_weight, bg_weight: weights of the pixel potential: members pulled in, members of other
+            instances pushed out, background pushed out. All 1 is binary cross-entropy.
+        rep_margin: cosine above which instance prototypes repel in the condensation, at least 0.
+        temperature: of the claims, in the units of D (weights 2/5/5): 0.5 is soft, 0.02 nearly an assignment.
+        class_weight, mask_weight, dice_weight: weights of class, pixel and overlap terms.
+        condensation_weight: weight of the condensation.
+        no_object_weight: weight of no-object in the existence cross-entropy.
+        quality: exponent that ties class targets to mask quality: claims count by IoU ** quality. 0 is off.
+        iterations: projections of the transport.
+        num_points: evaluate on this many random pixels of each image, drawn with replacement; None takes all.
+        nonfinite: "raise" names the tensor that holds NaN or inf; "skip" replaces such values and
+            reports their number as ``nonfinite``. None raises on a CPU and skips on an accelerator, where a
+            look would make the host wait.
+
+    Returns:
+        A dict of scalars: "loss" (differentiable), and detached "claim_mask", "claim_dice", "existence", "attraction",
+        "repulsion", which add up to it, and "nonfinite".
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, labels or values that do not fit; the message says what came.
+
+    Example:
+        >>> labels = torch.tensor([1, 1, 2, 2, 0])
+        >>> masks = torch.tensor([[9.0, 9, -9, -9, -9], [-9.0, -9, 9, 9, -9], [-9.0, -9, -9, -9, -9]])
+        >>> classes = torch.tensor([[9.0, -9], [9.0, -9], [-9.0, 9]])
+        >>> bool(mask_influencer_loss(masks, labels, classes)["loss"] < 1e-2)
+        True
+    """
+    if rep_margin < 0:
+        raise ValueError(f"rep_margin must be at least 0, or it moves the optimum; got {rep_margin}")
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        inputs = make_inputs(
+            mask_logits,
+            instance_labels,
+            class_logits,
+            class_labels,
+            instance_masks,
+            query_mask,
+            num_points,
+            nonfinite,
+        )
+        targets, exists = inputs.targets, inputs.targets.instance_mask
+        potential = pair_potential(
+            inputs.mask_logits, targets, attr_weight=attr_weight, rep_weight=rep_weight, bg_weight=bg_weight
+        )
+        cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
+        none = cost.new_zeros(cost.shape[:-1])
+        if inputs.class_logits is not None:
+            probability = inputs.class_logits.detach().softmax(-1)
+            index = targets.classes[:, None].expand(cost.shape)
+            cost = cost + class_weight * (1 - probability.gather(-1, index))
+            none = class_weight * no_object_weight * (1 - probability[..., -1])
+        claims = partial_transport(cost, none, exists, temperature, query_mask=inputs.query_mask, iterations=iterations)
+
+        count = mean_over_ranks(exists.sum().to(cost.dtype))
+        zero = inputs.mask_logits.sum() * 0
+        parts = {
+            "claim_mask": mask_weight * (claims * potential.pixel).sum() / count,
+            "claim_dice": dice_weight * (claims * potential.overlap).sum() / count,
+            "existence": zero,
+            "attraction": zero,
+            "repulsion": zero,
+        }
+        if inputs.class_logits is not None:
+            weighted = claims * potential.iou**quality if quality else claims
+            parts["existence"] = (
+                class_weight
+                * existence(
+                    inputs.class_logits,
+                    weighted,
+                    targets.classes,
+                    no_object_weight=no_object_weight,
+                    query_mask=inputs.query_mask,
+                ).sum()
+            )
+        if condensation_weight:
+            attraction, repulsion = condensation(
+                inputs.mask_logits[-1], targets, rep_margin=rep_margin, query_mask=inputs.query_mask
+            )
+            parts["attraction"] = condensation_weight * attraction.sum() / count
+            parts["repulsion"] = condensation_weight * repulsion.sum() / count
+        loss = torch.stack(list(parts.values())).sum()
+    return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
+
+
+class MaskInfluencerLoss(nn.Module):
+    """Module of :func:`mask_influencer_loss` with an annealed temperature.
+
+    Args:
+        temperature: a constant, or (start, end): geometric from start to end over the first ``anneal`` of the run,
+            then constant.
+        anneal: fraction of the run after which the temperature stays at its end.
+        total_steps: length of the run in calls of :meth:`forward` in training mode, counted here and kept in the
+            ``state_dict``, so that a resumed run goes on where it was. The training loop may instead say where it is
+            by :meth:`set_progress`.
+
+    The other keywords are those of :func:`mask_influencer_loss`, as are the arguments and the result of a call.
+
+    Example:
+        >>> criterion = MaskInfluencerLoss(temperature=(0.5, 0.02))
+        >>> criterion.set_progress(0.35)
+        >>> round(criterion.temperature, 3)
+        0.1
+    """
+
+    def __init__(
+        self,
+        temperature: float | tuple[float, float] = (0.5, 0.02),
+        *,
+        anneal: float = 0.7,
+        total_steps: int = 10_000,
+        attr_weight: float = 1.0,
+        rep_weight: float = 1.0,
+        bg_weight: float = 1.0,
+        rep_margin: float = 0.0,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        condensation_weight: float = 1.0,
+        no_object_weight: float = 0.1,
+        quality: float = 0.0,
+        iterations: int = 10,
+        num_points: int | None = None,
+        nonfinite: NonFinite | None = None,
+    ) -> None:
+        super().__init__()
+        self.annealing = Annealing(temperature, anneal, total_steps)
+        self.attr_weight = attr_weight
+        self.rep_weight = rep_weight
+        self.bg_weight = bg_weight
+        self.rep_margin = rep_margin
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.condensation_weight = condensation_weight
+        self.no_object_weight = no_object_weight
+        self.quality = quality
+        self.iterations = iterations
+        self.num_points = num_points
+        self.nonfinite: NonFinite | None = nonfinite
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the next call."""
+        return self.annealing.temperature
+
+    def set_progress(self, fraction: float) -> None:
+        """Says where in the run the next call is, 0 at its start and 1 at its end; ends the counting of calls."""
+        self.annealing.set_progress(fraction)
+
+    def forward(
+        self,
+        mask_logits: Tensor,
+        instance_labels: Tensor | None = None,
+        class_logits: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        *,
+        instance_masks: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        result = mask_influencer_loss(
+            mask_logits,
+            instance_labels,
+            class_logits,
+            class_labels,
+            instance_masks=instance_masks,
+            query_mask=query_mask,
+            attr_weight=self.attr_weight,
+            rep_weight=self.rep_weight,
+            bg_weight=self.bg_weight,
+            rep_margin=self.rep_margin,
+            temperature=self.temperature,
+            class_weight=self.class_weight,
+            mask_weight=self.mask_weight,
+            dice_weight=self.dice_weight,
+            condensation_weight=self.condensation_weight,
+            no_object_weight=self.no_object_weight,
+            quality=self.quality,
+            iterations=self.iterations,
+            num_points=self.num_points,
+            nonfinite=self.nonfinite,
+        )
+        if self.training:
+            self.annealing.advance()
+        return result

@@ -1,0 +1,56 @@
+"""The pair potential of a query and an instance: weighted pixel attraction and repulsion, and overlap."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from influencerformer.losses.mask_sums import mask_sums
+from influencerformer.losses.targets import MaskTargets
+
+
+class PairPotential(NamedTuple):
+    """Potentials of every query and instance, both (..., B, Q, K), not weighted against each other."""
+
+    pixel: Tensor
+    overlap: Tensor
+    iou: Tensor
+
+
+def pair_potential(
+    mask_logits: Tensor,
+    targets: MaskTargets,
+    *,
+    attr_weight: float = 1.0,
+    rep_weight: float = 1.0,
+    bg_weight: float = 1.0,
+) -> PairPotential:
+    r"""Pixel and overlap potentials between every query q and instance k.
+
+    With :math:`\zeta(s) = \log(1 + e^s)`, :math:`\sigma` the sigmoid, :math:`M_k` the members of k, F the
+    pixels of any instance, G the background and n all pixels that are not ignored:
+
+    .. math::
+        \text{pixel}_{qk} &= \tfrac1n \Big( w_a \sum_{M_k} \zeta(-s_q) + w_r \sum_{F \setminus M_k} \zeta(s_q)
+                             + w_b \sum_{G} \zeta(s_q) \Big) \\
+        \text{overlap}_{qk} &= 1 - \frac{2 \sum_{M_k} \sigma(s_q) + 1}{\sum \sigma(s_q) + |M_k| + 1}
+
+    With all weights 1 the pixel term is binary cross-entropy; the overlap term is Mask2Former's dice loss.
+    ``iou`` is the soft intersection over union, detached.
+
+    Args:
+        mask_logits: (..., B, Q, N).
+        targets: the truth of the same B images.
+    """
+    sums = mask_sums(mask_logits, targets)
+    pixels = targets.num_valid[:, None, None]
+    attraction = sums.inside_softplus - sums.inside_logit
+    others = sums.foreground_softplus[..., None] - sums.inside_softplus
+    background = (sums.total_softplus - sums.foreground_softplus)[..., None]
+    pixel = (attr_weight * attraction + rep_weight * others + bg_weight * background) / pixels
+    predicted, size = sums.total_sigma[..., None], targets.sizes[:, None]
+    overlap = 1 - (2 * sums.inside_sigma + 1) / (predicted + size + 1)
+    hit = sums.inside_sigma.detach()
+    iou = hit / (predicted.detach() + size - hit).clamp(min=1e-6)
+    return PairPotential(pixel, overlap, iou.clamp(0, 1))

@@ -1,0 +1,72 @@
+"""Partial entropic transport: how instances lay claims on queries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def partial_transport(
+    potential: Tensor,
+    no_object_potential: Tensor,
+    instance_mask: Tensor,
+    temperature: float,
+    *,
+    query_mask: Tensor | None = None,
+    iterations: int = 10,
+) -> Tensor:
+    r"""Claims of K instances on Q queries, by entropic optimal transport in the log domain.
+
+    .. math::
+        P = \arg\min_{P \ge 0} \sum_{qk} P_{qk} D_{qk} + \sum_q P_{q0} D_{q0}
+            + \tau \sum_{q, k \ge 0} P_{qk} (\log P_{qk} - 1),
+        \quad \sum_q P_{qk} = 1, \quad P_{q0} + \sum_k P_{qk} = 1
+
+    Every instance lays one unit of claim, every query answers one unit, and what a query does not answer is
+    its no-object share :math:`P_{q0}`. The duals are potentials: :math:`g_k` the pull of an instance,
+    :math:`f_q` the push of a query that is wanted twice,
+
+    .. math::
+        f_q = -\tau \log\big(e^{-D_{q0}/\tau} + \textstyle\sum_k e^{(g_k - D_{qk})/\tau}\big), \qquad
+        g_k = -\tau \log \textstyle\sum_q e^{(f_q - D_{qk})/\tau}.
+
+    The iteration ends on the instance side: every instance's claims add to one exactly, however few the
+    iterations and also where there are more instances than queries (then queries answer more than one).
+    As :math:`\tau \to 0` it is the assignment of least cost. The result is a constant: by Danskin's theorem the
+    gradient of the minimum with respect to D is P.
+
+    Args:
+        potential: (..., Q, K) pair potentials D.
+        no_object_potential: (..., Q) the potential of answering nothing.
+        instance_mask: (..., K) bool, broadcastable, False for padding.
+        temperature: :math:`\tau > 0`, in the units of D.
+        query_mask: (..., Q) bool, broadcastable, False for padding; at least one query must be real.
+        iterations: projections on either side.
+
+    Returns:
+        (..., Q, K) claims, zero for padding.
+
+    Example:
+        >>> D = torch.tensor([[0.0, 9.0], [9.0, 0.0], [9.0, 9.0]])
+        >>> partial_transport(D, torch.zeros(3), torch.ones(2, dtype=torch.bool), 0.1).round()
+        tensor([[1., 0.],
+                [0., 1.],
+                [0., 0.]])
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
+    lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential
+    log_kernel = (lowest - potential) / temperature
+    if query_mask is not None:
+        log_kernel = log_kernel.masked_fill(~query_mask[..., None], -torch.inf)
+    log_none = -no_object_potential / temperature
+    g = torch.where(instance_mask, -lowest.squeeze(-2) / temperature, -torch.inf)
+    f = log_none
+    for _ in range(iterations):
+        f = -torch.logaddexp(log_none, torch.logsumexp(log_kernel + g[..., None, :], -1))
+        pull = -torch.logsumexp(log_kernel + f[..., :, None], -2)
+        g = torch.where(instance_mask, pull, -torch.inf)
+    claims = (log_kernel + f[..., :, None]).softmax(-2)
+    return claims * instance_mask[..., None, :]
