@@ -1,0 +1,177 @@
+"""The same validation images as every loss sees them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from influencerformer.data.collate import collate
+from influencerformer.data.datamodule import EvalDataset, InstanceDataModule
+from influencerformer.data.sample import Sample
+from influencerformer.metrics.predictions import instance_predictions, to_label_map
+from influencerformer.training.callbacks import LAST_CHECKPOINT
+from influencerformer.training.compare_setup import Setup, run_folder
+from influencerformer.training.compare_stats import loss_title
+from influencerformer.training.overlays import draw_instances, instance_colours
+from influencerformer.training.record import RunRecord
+
+IMAGES = 6
+PANEL_PIXELS = 320
+CANDIDATES = 100
+MATCH_IOU = 0.5
+UNMATCHED_COLOUR = (255, 255, 255)
+NOTE = (
+    "{count} of {total} validation images, evenly spaced in their list and not chosen by result; final "
+    "weights of seed {seed}. Each loss shows as many predictions as the image has instances, those with the "
+    "highest scores (of predictions that cover each other only the best). A prediction has the colour of the "
+    "instance of its class that it covers at IoU {iou} or more, each instance counted once; white: none."
+)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One validation image: titled PNG panels (image, truth, one a loss) and what to say of them."""
+
+    name: str
+    panels: tuple[tuple[str, bytes], ...]
+
+
+def validation_images(out: Path, setup: Setup, records: Sequence[RunRecord]) -> tuple[list[ImageRow], str]:
+    """Overlays of the first seed that all losses have finished, and the sentence above them."""
+    finished = {(r.loss, r.seed) for r in records if r.finished}
+    seeds = [seed for seed in setup.seeds if all((loss, seed) in finished for loss in setup.losses)]
+    folders = {loss: run_folder(out, loss, seeds[0]) for loss in setup.losses} if seeds else {}
+    if not seeds:
+        return [], "No seed has been trained to the end with every loss, so there are no images to compare."
+    absent = [str(folder / LAST_CHECKPOINT) for folder in folders.values() if not has_checkpoint(folder)]
+    if absent:
+        return [], f"No images: there is no checkpoint {', '.join(absent)}."
+    models: dict[str, nn.Module] = {}
+    data: InstanceDataModule | None = None
+    for loss, folder in folders.items():
+        models[loss], data = load_run(folder)
+    assert data is not None
+    dataset = EvalDataset(data.dataset("val"), data.eval_transform)
+    indices = evenly(len(dataset), IMAGES)
+    rows = [image_row(dataset[index], models, data.size_divisor) for index in indices]
+    note = NOTE.format(count=len(indices), total=len(dataset), seed=seeds[0], iou=MATCH_IOU)
+    return rows, note
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run's folder holds its last checkpoint."""
+    return (folder / LAST_CHECKPOINT).is_file()
+
+
+def load_run(folder: Path) -> tuple[nn.Module, InstanceDataModule]:
+    """The trained network of a run, ready to predict on the CPU, and its data."""
+    from influencerformer.training.cli import CONFIG_FILE, ValidateCLI
+
+    checkpoint = folder / LAST_CHECKPOINT
+    arguments = [
+        f"--config={folder / CONFIG_FILE}",
+        f"--checkpoint={checkpoint}",
+        "--trainer.accelerator=cpu",
+    ]
+    cli = ValidateCLI(arguments, "influencerformer compare", "Load a run.")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    cli.model.load_state_dict(state)
+    return cli.model.eval(), cli.datamodule
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` indices spread evenly over 0..count-1, whatever lies there."""
+    wanted = min(count, wanted)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+def image_row(sample: Sample, models: dict[str, nn.Module], size_divisor: int) -> ImageRow:
+    """The panels of one image: as it is, its truth, and each loss's predictions."""
+    truth = sample.masks().numpy()
+    image = sample.image.permute(1, 2, 0).numpy()
+    colours = instance_colours(len(truth))
+    panels = [
+        ("Image", panel(image, truth[:0], colours[:0])),
+        ("Truth", panel(image, truth, colours)),
+    ]
+    counts = []
+    for loss, model in models.items():
+        masks, labels = best_predictions(model, sample, size_divisor)
+        matches = match(masks, labels, truth, sample.class_labels.numpy())
+        shades = [colours[k] if k >= 0 else UNMATCHED_COLOUR for k in matches]
+        panels.append((loss_title(loss), panel(image, masks, np.array(shades, np.uint8).reshape(-1, 3))))
+        counts.append(f"{loss_title(loss)} {int((matches >= 0).sum())}")
+    return ImageRow(f"{sample.name}: {len(truth)} instances, found: {', '.join(counts)}", tuple(panels))
+
+
+@torch.no_grad()
+def best_predictions(
+    model: nn.Module, sample: Sample, size_divisor: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The K predictions with the highest scores for an image of K instances.
+
+    Returns:
+        masks (n, H, W) and classes (n,), n <= K, best first, without overlaps.
+    """
+    batch = collate([sample], size_divisor)
+    inputs = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
+    outputs = model(inputs)
+    height, width = batch["pixel_values"].shape[-2:]
+    found = instance_predictions(
+        outputs.class_queries_logits[0],
+        outputs.masks_queries_logits[0],
+        sample.size,
+        padded_size=(height, width),
+        top_k=max(CANDIDATES, 2 * sample.num_instances),
+    )
+    labels, kept = to_label_map(found["masks"], found["scores"], threshold=0.0)
+    kept = kept[: sample.num_instances]
+    masks = labels[None] == np.arange(1, len(kept) + 1)[:, None, None]
+    return masks, found["labels"][torch.tensor(kept, dtype=torch.int64)].numpy()
+
+
+def match(
+    masks: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    truth: NDArray[np.bool_],
+    truth_labels: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """For each prediction, best first, the free instance of its class it covers best; -1 below MATCH_IOU."""
+    flat, goal = (
+        masks.reshape(len(masks), -1).astype(np.float32),
+        truth.reshape(len(truth), -1).astype(np.float32),
+    )
+    shared = flat @ goal.T
+    union = flat.sum(1)[:, None] + goal.sum(1)[None] - shared
+    iou = np.where(labels[:, None] == truth_labels[None], shared / np.maximum(union, 1), 0.0)
+    result = np.full(len(masks), -1, dtype=np.int64)
+    for index in range(len(masks)):
+        best = int(iou[index].argmax()) if len(truth) else -1
+        if best >= 0 and iou[index, best] >= MATCH_IOU:
+            result[index] = best
+            iou[:, best] = 0.0
+    return result
+
+
+def panel(image: NDArray[np.uint8], masks: NDArray[np.bool_], colours: NDArray[np.uint8]) -> bytes:
+    """A PNG of the image with the masks on it, about PANEL_PIXELS at its longer side."""
+    factor = max(1, PANEL_PIXELS // max(image.shape[:2]))
+    drawn = draw_instances(_enlarge(image, factor), (_enlarge(mask, factor) for mask in masks), colours=colours)
+    if max(drawn.size) > PANEL_PIXELS:
+        drawn.thumbnail((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _enlarge(array: NDArray, factor: int) -> NDArray:
+    """Repeat every pixel, so that outlines stay thin beside the pixels of a small image."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
