@@ -140,13 +140,8 @@ def _map(sample: Sample, move: Callable[[Tensor], Tensor]) -> Sample:
     )
 
 
-def _crop(
-    sample: Sample, top: int, left: int, height: int, width: int, size: tuple[int, int], min_area: int
-) -> Sample:
-    """Cut out a window, resize it, and drop the instances that are not in it."""
-    whole = (height, width) == sample.size
-    if whole and size == sample.size:
-        return sample
+def _crop(sample: Sample, top: int, left: int, height: int, width: int, size: tuple[int, int], min_area: int) -> Sample:
+    """Cut out a window, resize it, and drop the instances that have no pixel in the result."""
     window = slice(top, top + height), slice(left, left + width)
     image = _resize_image(sample.image[:, window[0], window[1]], size)
     if sample.instance_labels is not None:
@@ -161,9 +156,7 @@ def _crop(
         table[0] = -1
         table[2:][sliver] = -1
         table[2:][kept] = torch.arange(1, int(kept.sum()) + 1)
-        return replace(
-            sample, image=image, instance_labels=table[labels + 1], class_labels=sample.class_labels[kept]
-        )
+        return replace(sample, image=image, instance_labels=table[labels + 1], class_labels=sample.class_labels[kept])
     assert sample.instance_masks is not None
     masks = sample.instance_masks[:, window[0], window[1]]
     cut = masks.sum((1, 2)) < sample.instance_masks.sum((1, 2))
@@ -192,7 +185,10 @@ def _sort_out(areas: Tensor, cut: Tensor, min_area: int) -> tuple[Tensor, Tensor
 def _resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[1:]) == size:
         return image.contiguous()
-    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    # In float: the uint8 kernel fails on images one pixel wide.
+    values = image[None].to(torch.float32)
+    values = F.interpolate(values, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return values[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _resize_nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -227,6 +223,4 @@ def _pad(sample: Sample, size: int) -> Sample:
         return replace(sample, image=image, instance_labels=F.pad(sample.instance_labels, padding, value=-1))
     assert sample.instance_masks is not None
     masks = F.pad(sample.instance_masks, padding, value=False)
-    return replace(
-        sample, image=image, instance_masks=masks, ignore=F.pad(sample.ignored(), padding, value=True)
-    )
+    return replace(sample, image=image, instance_masks=masks, ignore=F.pad(sample.ignored(), padding, value=True))

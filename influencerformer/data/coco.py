@@ -36,9 +36,7 @@ class CocoDataset(InstanceDataset):
         UserError: for anything that does not fit; files, ids, categories and RLE sizes are checked here.
     """
 
-    def __init__(
-        self, annotations: str | Path, images: str | Path, split_file: str | Path | None = None
-    ) -> None:
+    def __init__(self, annotations: str | Path, images: str | Path, split_file: str | Path | None = None) -> None:
         self.path = Path(annotations)
         self.folder = Path(images)
         content = _read_json(self.path)
@@ -90,9 +88,7 @@ class CocoDataset(InstanceDataset):
                 total += 1
                 segmentation = annotation.get("segmentation")
                 if isinstance(segmentation, dict) and not _fits(segmentation, size):
-                    wrong.append(
-                        f"annotation {annotation.get('id')} {segmentation.get('size')} in an image {size}"
-                    )
+                    wrong.append(f"annotation {annotation.get('id')} {segmentation.get('size')} in an image {size}")
                 elif _usable(segmentation):
                     kept.append(annotation)
             dropped += len(self._annotations[position]) - len(kept)
@@ -105,9 +101,7 @@ class CocoDataset(InstanceDataset):
         if total and dropped == total:
             raise UserError(f"{self.path}: none of the {total} annotations has a mask (polygons or RLE)")
         if dropped:
-            warnings.warn(
-                f"{self.path}: left out {dropped} of {total} annotations without a usable mask", stacklevel=3
-            )
+            warnings.warn(f"{self.path}: left out {dropped} of {total} annotations without a usable mask", stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -154,9 +148,7 @@ class CocoDataset(InstanceDataset):
         return Sample(
             name=Path(record["file_name"]).stem,
             image=image,
-            class_labels=torch.tensor(
-                [self._class_of[a["category_id"]] for a, _ in instances], dtype=torch.int64
-            ),
+            class_labels=torch.tensor([self._class_of[a["category_id"]] for a, _ in instances], dtype=torch.int64),
             instance_labels=labels,
             instance_masks=masks if labels is None else None,
             ignore=ignore if labels is None and bool(ignore.any()) else None,
@@ -319,9 +311,7 @@ def _categories(categories: list[dict[str, Any]], path: Path) -> list[dict[str, 
 def _images(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     seen: set[int] = set()
     for image in images:
-        if not all(isinstance(image.get(k), int) for k in ("id", "height", "width")) or not image.get(
-            "file_name"
-        ):
+        if not all(isinstance(image.get(k), int) for k in ("id", "height", "width")) or not image.get("file_name"):
             raise UserError(f"{path}: an image lacks id, height, width (whole numbers) or file_name: {image}")
         if image["id"] in seen:
             raise UserError(f"{path} lists image id {image['id']} twice")

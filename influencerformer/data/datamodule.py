@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -102,9 +103,7 @@ class InstanceDataModule(lightning.LightningDataModule):
         self.images = images
         self._label_map_classes = ["object"] if class_names is None else list(class_names)
         if class_names is not None and format != "label_map":
-            raise UserError(
-                f"class_names goes with format label_map only: {format} data name their own classes"
-            )
+            raise UserError(f"class_names goes with format label_map only: {format} data name their own classes")
         self.train_transform = TrainTransform(
             crop_size=crop_size,
             scale=scale,
@@ -115,9 +114,7 @@ class InstanceDataModule(lightning.LightningDataModule):
             min_area=min_area,
             color_jitter=color_jitter,
         )
-        self.eval_transform = EvalTransform(
-            scale=scale, crop_size=eval_size, max_size=eval_max_size, min_area=min_area
-        )
+        self.eval_transform = EvalTransform(scale=scale, crop_size=eval_size, max_size=eval_max_size, min_area=min_area)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -126,6 +123,7 @@ class InstanceDataModule(lightning.LightningDataModule):
         self.scenes = {"train": scenes_train, "val": scenes_val, "size": scenes_size}
         self._datasets: dict[str, InstanceDataset] = {}
         self._ground_truth: dict[str, Any] | None = None
+        self._position = (0, 0)
 
     @property
     def class_names(self) -> list[str]:
@@ -174,8 +172,7 @@ class InstanceDataModule(lightning.LightningDataModule):
             train = self.dataset("train")
             if train.class_names != val.class_names:
                 raise UserError(
-                    f"training and validation data have different classes: {train.class_names} "
-                    f"and {val.class_names}"
+                    f"training and validation data have different classes: {train.class_names} and {val.class_names}"
                 )
 
     def ground_truth(self) -> dict[str, Any]:
@@ -190,6 +187,8 @@ class InstanceDataModule(lightning.LightningDataModule):
         dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = EpochSampler(dataset, world_size, rank, self.seed)
+        epoch, batches = self._position
+        sampler.start_at(epoch, batches * self.batch_size)
         # A last incomplete batch is left out, unless it is the only one.
         return self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
 
@@ -197,9 +196,21 @@ class InstanceDataModule(lightning.LightningDataModule):
         dataset = EvalDataset(self.dataset("val"), self.eval_transform)
         return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size, drop_last=False)
 
-    def _loader(
-        self, dataset: Dataset[Sample], sampler: Any, batch_size: int, drop_last: bool
-    ) -> DataLoader[Sample]:
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the training data the run is, for its checkpoint: batches done in an epoch."""
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        epoch, batches = loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.processed
+        if batches >= self.trainer.num_training_batches:
+            epoch, batches = epoch + 1, 0
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next training loader go on where the checkpoint was taken, also within an epoch."""
+        self._position = state_dict["epoch"], state_dict["batches"]
+
+    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int, drop_last: bool) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -230,10 +241,18 @@ class EpochSampler(DistributedSampler[Draw]):
         # DistributedSampler shuffles by seed + epoch: spread the seeds, so that runs do not share orders.
         spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread)
+        self._start = (0, 0)
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Go to an epoch and, in this one only, leave out as many samples as were seen of it before."""
+        self.epoch = epoch
+        self._start = epoch, samples
 
     def __iter__(self) -> Iterator[Draw]:
         positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
-        return (Draw(self.epoch, position) for position in positions)
+        epoch, samples = self._start
+        rest = islice(positions, samples if epoch == self.epoch else 0, None)
+        return (Draw(self.epoch, position) for position in rest)
 
 
 class TrainDataset(Dataset[Sample]):

@@ -73,9 +73,7 @@ def read_label_map(path: Path) -> Tensor:
         )
     labels = torch.from_numpy(np.array(image).astype(np.int64))
     if labels.numel() and int(labels.min()) < 0:
-        raise UserError(
-            f"label map {path} holds negative values: expected 0 for background, 1.. for instances"
-        )
+        raise UserError(f"label map {path} holds negative values: expected 0 for background, 1.. for instances")
     return labels
 
 

@@ -43,9 +43,7 @@ class LabelMapDataset(InstanceDataset):
             (presence, classes) is checked here for the whole split, the pixels when a sample is read.
     """
 
-    def __init__(
-        self, root: str | Path, split: str = "train", class_names: Sequence[str] = ("object",)
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = "train", class_names: Sequence[str] = ("object",)) -> None:
         self.root = Path(root)
         self.class_names = list(class_names)
         if not self.class_names:

@@ -91,15 +91,12 @@ def _is_there(folder: Path, parameters: dict[str, int]) -> bool:
         found = None
     if found != parameters:
         raise UserError(
-            f"{folder} exists but does not hold the scenes asked for ({parameters}): delete it or choose "
-            "another root"
+            f"{folder} exists but does not hold the scenes asked for ({parameters}): delete it or choose another root"
         )
     return True
 
 
-def _write_split(
-    folder: Path, split: str, count: int, size: int, max_instances: int, seed: tuple[int, int]
-) -> None:
+def _write_split(folder: Path, split: str, count: int, size: int, max_instances: int, seed: tuple[int, int]) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
