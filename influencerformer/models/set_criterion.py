@@ -1,0 +1,121 @@
+"""The criterion of the DETR family: outputs and targets as dicts, a dict of losses back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from influencerformer.losses.mask_influencer import MaskInfluencerLoss
+from influencerformer.losses.targets import IGNORED
+from influencerformer.models.image_criterion import ImageCriterion, pad_classes
+
+
+class InfluencerSetCriterion(nn.Module):
+    """Takes the place of ``SetCriterion`` in MaskFormer, Mask2Former, Mask3D, SPFormer and their kin.
+
+    Args:
+        num_points: random points an image, for masks (B, Q, h, w); None takes the grid of the mask logits.
+        edge_fraction: the part of these points that is drawn near outlines.
+        queries_last: lists of mask logits are (N_i, Q), as Mask3D has them, not (Q, N_i).
+        masks_key: the name of the masks in a target ("masks"; Mask3D also has "segment_mask").
+        **options: keywords of :class:`influencerformer.losses.MaskInfluencerLoss`; its ``total_steps`` or
+            ``set_progress`` moves the temperature.
+
+    Attributes:
+        weight_dict: {"loss_influencer": 1.0}, which the family's training loops multiply by.
+        parts: detached scalars of the last call, for the log.
+
+    Example:
+        >>> criterion = InfluencerSetCriterion(total_steps=1000)
+        >>> outputs = {"pred_logits": torch.zeros(1, 5, 3), "pred_masks": torch.zeros(1, 5, 8, 8)}
+        >>> target = {"labels": torch.tensor([1]), "masks": torch.ones(1, 32, 32, dtype=torch.bool)}
+        >>> sorted(criterion(outputs, [target]))
+        ['loss_influencer']
+    """
+
+    def __init__(
+        self,
+        *,
+        num_points: int | None = None,
+        edge_fraction: float = 0.5,
+        queries_last: bool = False,
+        masks_key: str = "masks",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.image_criterion = ImageCriterion(MaskInfluencerLoss(**options), num_points, edge_fraction)
+        self.queries_last = queries_last
+        self.masks_key = masks_key
+        self.weight_dict = {"loss_influencer": 1.0}
+        self.parts: dict[str, Tensor] = {}
+
+    @property
+    def loss(self) -> MaskInfluencerLoss:
+        """The loss, for its schedule."""
+        loss = self.image_criterion.loss
+        assert isinstance(loss, MaskInfluencerLoss)
+        return loss
+
+    def forward(self, outputs: Mapping[str, Any], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The loss of the output layer and of every layer in ``aux_outputs``.
+
+        Args:
+            outputs: "pred_logits" (B, Q, C + 1), no-object last; "pred_masks" (B, Q, h, w), (B, Q, N), or a list of B
+                tensors (Q, N_i); optionally "aux_outputs", a list of such dicts, one a layer.
+            targets: B dicts with "labels" (K,) and masks (K, H, W), or (K, N_i), or an integer instance map
+                (H, W), or (N_i,): 0 background, 1..K, -1 ignored.
+
+        Returns:
+            {"loss_influencer": scalar}.
+
+        Raises:
+            KeyError: a missing entry.
+            TypeError, ValueError: tensors that do not fit.
+        """
+        layers = [*outputs.get("aux_outputs", ()), outputs]
+        masks = [layer["pred_masks"] for layer in layers]
+        classes = [_stacked(layer["pred_logits"]) for layer in layers]
+        truths = [target[self.masks_key] for target in targets]
+        labels = [target["labels"] for target in targets]
+        if isinstance(masks[-1], Tensor) and masks[-1].ndim == 4:
+            loss = self.image_criterion(masks, classes, truths, labels)
+            self.parts = self.image_criterion.parts
+            return {"loss_influencer": loss}
+        logits = torch.stack([self._columns(layer) for layer in masks])
+        instance_labels, instance_masks = _point_truth(truths, labels, logits.shape[-1], logits.device)
+        result = self.loss(
+            logits,
+            instance_labels,
+            torch.stack(classes),
+            pad_classes(labels, logits.device),
+            instance_masks=instance_masks,
+        )
+        self.parts = {name: value for name, value in result.items() if name != "loss"}
+        return {"loss_influencer": result["loss"]}
+
+    def _columns(self, masks: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, Q, N), padded."""
+        rows = [mask.T if self.queries_last else mask for mask in masks]
+        most = max(row.shape[1] for row in rows)
+        return torch.stack([F.pad(row, (0, most - row.shape[1])) for row in rows])
+
+
+def _stacked(logits: Tensor | Sequence[Tensor]) -> Tensor:
+    return logits if isinstance(logits, Tensor) else torch.stack(list(logits))
+
+
+def _point_truth(
+    truths: Sequence[Tensor], classes: Sequence[Tensor], num_points: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Labels (B, N) with -1 for padding, and masks (B, K, N) unless the truth is label maps."""
+    if truths[0].ndim == 1:
+        labels = [F.pad(t.to(device), (0, num_points - len(t)), value=IGNORED) for t in truths]
+        return torch.stack(labels), None
+    most = max((len(c) for c in classes), default=0)
+    masks = [F.pad(t.to(device).bool(), (0, num_points - t.shape[1], 0, most - len(t))) for t in truths]
+    labels = [torch.zeros(t.shape[1], dtype=torch.long, device=device) for t in truths]
+    return torch.stack([F.pad(t, (0, num_points - len(t)), value=IGNORED) for t in labels]), torch.stack(masks)
