@@ -76,7 +76,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
 
 
 class RandomState(Callback):

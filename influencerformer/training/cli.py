@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -70,7 +71,6 @@ class SegmenterCLI(LightningCLI):
             InstanceDataModule,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
             parser_kwargs={"prog": prog, "description": description, "exit_on_error": False},
             args=expand_configs(arguments),
             run=False,
@@ -84,6 +84,11 @@ class SegmenterCLI(LightningCLI):
         except ArgumentError as error:
             raise UserError(" ".join(str(error).split())) from None
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--seed_everything", type=NonNegativeInt, default=0, help="seed of weights, data order and crops"
+        )
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--base", type=str | None, help="in a file: the configuration it starts from")
         parser.add_argument(
@@ -93,6 +98,7 @@ class SegmenterCLI(LightningCLI):
             "(default: runs/FOLDER/CONFIG-seedN, after the configuration file)",
         )
         parser.link_arguments("out_dir", "trainer.default_root_dir")
+        parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
 
@@ -149,8 +155,6 @@ class FitCLI(SegmenterCLI):
             ]
         callbacks: list[Callback] = [*(self.config_init.trainer.callbacks or []), *self.extra_callbacks]
         callbacks.append(RandomState())
-        if config.logger is not False:
-            callbacks.append(LearningRateMonitor("step"))
         if config.enable_checkpointing is not False:
             best = ModelCheckpoint(
                 out_dir,
@@ -161,7 +165,7 @@ class FitCLI(SegmenterCLI):
                 enable_version_counter=False,
             )
             callbacks += [best, LastCheckpoint(out_dir)]
-        if config.enable_progress_bar is not False and sys.stderr.isatty():
+        if config.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 

@@ -17,7 +17,7 @@ SAVE_EVERY_SECONDS = 20.0
 
 
 class MetricsFile(Logger):
-    """Keeps everything that is logged in one `metrics.csv`, one row a call, with the column `step`.
+    """Keeps everything that is logged in one `metrics.csv`, one row a step.
 
     Lightning's CSVLogger deletes or splits the file when a run is resumed; this one goes on with it, and
     `forget_from` takes out the rows of steps that a resumed run makes again. The file is replaced as a
@@ -55,7 +55,12 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
-        self._rows.append({"step": len(self._rows) if step is None else step, **values})
+        values.pop("epoch", None)
+        step = len(self._rows) if step is None else step
+        if self._rows and int(self._rows[-1]["step"]) == step:
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": step, **values})
         if time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
             self.save()
 

@@ -129,7 +129,10 @@ class InstanceSegmenter(LightningModule):
         assert loss is not None
         size = len(batch["names"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": value for name, value in self._parts().items()}, batch_size=size)
+        parts = {f"train/{name}": value for name, value in self._parts().items() if name != "nonfinite"}
+        self.log_dict(parts, batch_size=size)
+        rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
+        self.log("train/learning_rate", max(rates), batch_size=size)
         return loss
 
     def on_before_backward(self, loss: Tensor) -> None:
@@ -157,7 +160,7 @@ class InstanceSegmenter(LightningModule):
 
     def _stop_at_non_finite_loss(self, problem: str) -> None:
         path = Path(self.trainer.default_root_dir) / NON_FINITE_CHECKPOINT
-        self.trainer.save_checkpoint(path)
+        self.trainer.save_checkpoint(path, weights_only=False)
         raise NonFiniteLossError(
             f"the loss is not finite at step {self.trainer.global_step}: {problem}; the state before this "
             f"step is in {path}; lower model.learning_rate, or use trainer.precision 32-true"
