@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from influencerformer.losses.inputs import full_precision
 from influencerformer.losses.targets import IGNORED
 
 LOG_FLOOR = 1e-6
@@ -68,9 +69,7 @@ def influencer_loss(
     _check(followers, influencers, instance_labels, rep_margin, influencer_margin)
     with torch.autocast(followers.device.type, enabled=False):
         kept = instance_labels != IGNORED
-        f, g = (
-            x[kept].float() if x.dtype in (torch.float16, torch.bfloat16) else x[kept] for x in (followers, influencers)
-        )
+        f, g = full_precision(followers[kept]), full_precision(influencers[kept])
         labels = instance_labels[kept].long()
         attraction = attr_weight * _attraction(f, g, labels, rep_margin)
 

@@ -43,8 +43,9 @@ def _finite(name: str, logits: Tensor, nonfinite: NonFinite) -> tuple[Tensor, Te
     return logits.nan_to_num(nan=0.0, posinf=SATURATED, neginf=-SATURATED), count
 
 
-def _full_precision(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+def full_precision(values: Tensor) -> Tensor:
+    """float16 and bfloat16 to float32; other dtypes as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def make_inputs(
@@ -86,9 +87,9 @@ def make_inputs(
         raise ValueError(f"query_mask must be (B, Q) = {(batch, num_queries)}, got {tuple(query_mask.shape)}")
 
     nonfinite = nonfinite or ("raise" if mask_logits.device.type == "cpu" else "skip")
-    mask_logits, bad = _finite("mask_logits", _full_precision(mask_logits), nonfinite)
+    mask_logits, bad = _finite("mask_logits", full_precision(mask_logits), nonfinite)
     if class_logits is not None:
-        class_logits, bad_classes = _finite("class_logits", _full_precision(class_logits), nonfinite)
+        class_logits, bad_classes = _finite("class_logits", full_precision(class_logits), nonfinite)
         class_logits, bad = class_logits.to(mask_logits.dtype), bad + bad_classes
 
     targets = make_targets(num_pixels, batch, mask_logits.dtype, instance_labels, instance_masks, class_labels)
