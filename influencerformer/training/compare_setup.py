@@ -60,12 +60,12 @@ class Setup:
         return merged
 
     def fit_options(self, loss: str, seed: int, folder: Path) -> list[str]:
-        """The options that make `fit` one run of the comparison; the same seed gives the same batches."""
+        """The options that make `fit` one run of the comparison; a seed settles weights and batches."""
         options = [f"--config={path}" for path in self.configs]
         options += [f"--{override}" for override in self.overrides]
         if self.max_steps is not None:
             options.append(f"--trainer.max_steps={self.max_steps}")
-        options += [f"--seed_everything={seed}", f"--data.seed={seed}", f"--model.loss={loss}"]
+        options += [f"--seed_everything={seed}", f"--model.loss={loss}"]
         return [*options, f"--out_dir={folder}", "--resume"]
 
     def store(self, out: Path) -> Setup:

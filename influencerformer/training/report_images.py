@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -20,6 +21,7 @@ from influencerformer.metrics.predictions import instance_predictions, to_label_
 from influencerformer.training.callbacks import LAST_CHECKPOINT
 from influencerformer.training.compare_setup import Setup, run_folder
 from influencerformer.training.compare_stats import loss_title
+from influencerformer.training.module import InstanceSegmenter
 from influencerformer.training.overlays import draw_instances, instance_colours
 from influencerformer.training.record import RunRecord
 
@@ -28,6 +30,7 @@ PANEL_PIXELS = 320
 CANDIDATES = 100
 MATCH_IOU = 0.5
 UNMATCHED_COLOUR = (255, 255, 255)
+CONFIG_FILE = "config.yaml"
 NOTE = (
     "{count} of {total} validation images, evenly spaced in their list and not chosen by result; final "
     "weights of seed {seed}. Each loss shows as many predictions as the image has instances, those with the "
@@ -73,18 +76,11 @@ def has_checkpoint(folder: Path) -> bool:
 
 def load_run(folder: Path) -> tuple[nn.Module, InstanceDataModule]:
     """The trained network of a run, ready to predict on the CPU, and its data."""
-    from influencerformer.training.cli import CONFIG_FILE, ValidateCLI
-
-    checkpoint = folder / LAST_CHECKPOINT
-    arguments = [
-        f"--config={folder / CONFIG_FILE}",
-        f"--checkpoint={checkpoint}",
-        "--trainer.accelerator=cpu",
-    ]
-    cli = ValidateCLI(arguments, "influencerformer compare", "Load a run.")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
-    cli.model.load_state_dict(state)
-    return cli.model.eval(), cli.datamodule
+    config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    model = InstanceSegmenter.load_from_checkpoint(
+        folder / LAST_CHECKPOINT, map_location="cpu", weights_only=True, pretrained=False
+    )
+    return model.eval(), InstanceDataModule(**config["data"])
 
 
 def evenly(count: int, wanted: int) -> list[int]:
@@ -109,7 +105,7 @@ def image_row(sample: Sample, models: dict[str, nn.Module], size_divisor: int) -
         shades = [colours[k] if k >= 0 else UNMATCHED_COLOUR for k in matches]
         panels.append((loss_title(loss), panel(image, masks, np.array(shades, np.uint8).reshape(-1, 3))))
         counts.append(f"{loss_title(loss)} {int((matches >= 0).sum())}")
-    return ImageRow(f"{sample.name}: {len(truth)} instances, found: {', '.join(counts)}", tuple(panels))
+    return ImageRow(f"{sample.name}, instances: {len(truth)}, found: {', '.join(counts)}", tuple(panels))
 
 
 @torch.no_grad()
@@ -145,17 +141,17 @@ def match(
     truth_labels: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """For each prediction, best first, the free instance of its class it covers best; -1 below MATCH_IOU."""
-    flat, goal = (
-        masks.reshape(len(masks), -1).astype(np.float32),
-        truth.reshape(len(truth), -1).astype(np.float32),
-    )
+    if not len(masks) or not len(truth):
+        return np.full(len(masks), -1, dtype=np.int64)
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    goal = truth.reshape(len(truth), -1).astype(np.float32)
     shared = flat @ goal.T
     union = flat.sum(1)[:, None] + goal.sum(1)[None] - shared
     iou = np.where(labels[:, None] == truth_labels[None], shared / np.maximum(union, 1), 0.0)
     result = np.full(len(masks), -1, dtype=np.int64)
     for index in range(len(masks)):
-        best = int(iou[index].argmax()) if len(truth) else -1
-        if best >= 0 and iou[index, best] >= MATCH_IOU:
+        best = int(iou[index].argmax())
+        if iou[index, best] >= MATCH_IOU:
             result[index] = best
             iou[:, best] = 0.0
     return result

@@ -72,24 +72,24 @@ def _metric_figure(
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for index, loss in enumerate(losses):
-        lines = [
-            ([float(x_of(p)) for p in r.evaluations], [y_of(p) for p in r.evaluations])
-            for r in records
-            if r.loss == loss and r.evaluations
-        ]
-        _draw(axes, lines, loss_title(loss), _colour(theme, index))
+        runs = [r for r in records if r.loss == loss and r.evaluations]
+        lines = [([float(x_of(p)) for p in r.evaluations], [y_of(p) for p in r.evaluations]) for r in runs]
+        finished = [line for line, r in zip(lines, runs, strict=True) if r.finished]
+        _draw(axes, lines, finished, loss_title(loss), _colour(theme, index))
     finals = [r.evaluations[-1] for r in records if r.loss == losses[0] and r.finished and r.evaluations]
     if finals:
         level = sum(y_of(p) for p in finals) / len(finals)
         axes.axhline(level, color=_colour(theme, 0), linewidth=1, linestyle=(0, (2, 3)), zorder=1)
         axes.annotate(
-            f"final {loss_title(losses[0])}: {level:.1f}",
-            (0.01, level),
+            f"baseline's final {level:.1f}",
+            (0.0, level),
             xycoords=("axes fraction", "data"),
-            xytext=(2, 3),
+            xytext=(4, 0),
             textcoords="offset points",
+            verticalalignment="center",
             fontsize=8,
             color=_colour(theme, 0),
+            bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 1.5},
         )
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -101,18 +101,16 @@ def _metric_figure(
 
 def _loss_figure(records: Sequence[RunRecord], losses: Sequence[str], theme: Theme) -> bytes:
     """One panel a loss: their values have different meanings and share no axis."""
-    figure = Figure(figsize=(max(6.4, 4.4 * len(losses)), 3.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(6.4, 3.2 * len(losses)), 4.0), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
     for index, (axes, loss) in enumerate(zip(panels, losses, strict=True)):
+        runs = [r for r in records if r.loss == loss and r.losses]
         lines = [
-            (
-                [float(p.step) for p in r.losses],
-                [math.nan if p.loss is None else p.loss for p in r.losses],
-            )
-            for r in records
-            if r.loss == loss and r.losses
+            ([float(p.step) for p in r.losses], [math.nan if p.loss is None else p.loss for p in r.losses])
+            for r in runs
         ]
-        _draw(axes, lines, "", _colour(theme, index), marker="")
+        finished = [line for line, r in zip(lines, runs, strict=True) if r.finished]
+        _draw(axes, lines, finished, "", _colour(theme, index), marker="")
         values = [y for _, ys in lines for y in ys if not math.isnan(y)]
         if values and min(values) > 0 and max(values) > 10 * min(values):
             axes.set_yscale("log")
@@ -125,17 +123,17 @@ def _loss_figure(records: Sequence[RunRecord], losses: Sequence[str], theme: The
     return _png(figure, theme)
 
 
-def _draw(axes: Axes, lines: Sequence[Line], label: str, colour: str, marker: str = "o") -> None:
-    """Each seed thin, the mean of the seeds bold."""
-    if not lines:
-        return
-    if len(lines) > 1:
+def _draw(
+    axes: Axes, lines: Sequence[Line], finished: Sequence[Line], label: str, colour: str, marker: str = "o"
+) -> None:
+    """Each seed thin, the mean of the finished ones bold."""
+    if len(lines) > 1 or not finished:
         for x, y in lines:
             axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.45, zorder=2)
-    x, y = mean_line(lines)
-    seeds = f" (mean of {len(lines)} seeds)" if len(lines) > 1 else " (1 seed)"
-    label = label and label + seeds
-    axes.plot(x, y, color=colour, linewidth=2.4, marker=marker, markersize=4, zorder=3, label=label)
+    if finished:
+        x, y = mean_line(finished)
+        label = label and f"{label} ({'1 seed' if len(finished) == 1 else f'mean of {len(finished)} seeds'})"
+        axes.plot(x, y, color=colour, linewidth=2.4, marker=marker, markersize=4, zorder=3, label=label)
 
 
 def _colour(theme: Theme, index: int) -> str:
@@ -143,6 +141,8 @@ def _colour(theme: Theme, index: int) -> str:
 
 
 def _legend(axes: Axes, theme: Theme) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     legend = axes.legend(loc="lower right", frameon=True, fontsize=9)
     legend.get_frame().set(facecolor=theme.page, edgecolor=theme.grid, alpha=0.85)
     for text in legend.get_texts():
