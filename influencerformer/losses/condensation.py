@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.mask_sums import Membership
+from influencerformer.losses.membership import Membership
 from influencerformer.losses.targets import MaskTargets
 
 SOFTENING = 0.1
@@ -25,7 +25,7 @@ class _DirectionSums(torch.autograd.Function):
         direction, _ = _directions(logits, query_mask)
         ctx.save_for_backward(logits, query_mask)
         ctx.membership = membership
-        return membership.gather(direction)[..., 1:]
+        return membership.gather(direction)[0][..., 1:]
 
     @staticmethod
     @once_differentiable
@@ -51,7 +51,12 @@ def _directions(logits: Tensor, query_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def condensation(
-    mask_logits: Tensor, targets: MaskTargets, *, rep_margin: float = 0.0, query_mask: Tensor | None = None
+    mask_logits: Tensor,
+    targets: MaskTargets,
+    membership: Membership,
+    *,
+    rep_margin: float = 0.0,
+    query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Pixels of one instance think alike, pixels of different instances do not.
 
@@ -64,11 +69,13 @@ def condensation(
         \text{repulsion}_k = \Big( \sum_{l \ne k} \max(0, m_k \cdot m_l - \text{margin})^4 \Big)^{1/4}.
 
     Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
-    has none of either: there :math:`m_k \cdot m_l = -1/(Q-1) < 0`.
+    has none of either: there :math:`m_k \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
+    zero.
 
     Args:
         mask_logits: (B, Q, N) finite.
         targets: the truth of the same images.
+        membership: of the same targets.
         rep_margin: cosine above which prototypes repel, at least 0.
         query_mask: (B, Q) bool, False for padding.
 
@@ -79,10 +86,10 @@ def condensation(
         mask = mask_logits.new_ones(*mask_logits.shape[:2], 1)
     else:
         mask = query_mask.to(mask_logits.dtype)[..., None]
-    sums = _DirectionSums.apply(mask_logits, Membership(targets), mask)
+    sums = _DirectionSums.apply(mask_logits, membership, mask)
     mean = sums / targets.sizes.clamp(min=1)[:, None]
     length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
-    exists = targets.instance_mask
+    exists = targets.instance_mask & (mask.sum((1, 2)) > 1)[:, None]
     attraction = (1 - length).clamp(min=0) * exists
     prototype = mean / length.clamp(min=SOFTENING**2)[:, None]
     cosine = prototype.transpose(1, 2) @ prototype
