@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -123,7 +123,6 @@ class InstanceDataModule(lightning.LightningDataModule):
         self.scenes = {"train": scenes_train, "val": scenes_val, "size": scenes_size}
         self._datasets: dict[str, InstanceDataset] = {}
         self._ground_truth: dict[str, Any] | None = None
-        self._position = (0, 0)
 
     @property
     def class_names(self) -> list[str]:
@@ -186,36 +185,26 @@ class InstanceDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(dataset, world_size, rank, self.seed)
-        epoch, batches = self._position
-        sampler.start_at(epoch, batches * self.batch_size)
+        sampler = StreamSampler(dataset, world_size, rank, self.seed, self.batch_size, self._batches_done)
         # A last incomplete batch is left out, unless it is the only one.
-        return self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
+        return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         dataset = EvalDataset(self.dataset("val"), self.eval_transform)
-        return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size, drop_last=False)
+        return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where in the training data the run is, for its checkpoint: batches done in an epoch."""
+    def _batches_done(self) -> int | None:
+        """Training batches that the run has behind it, counted over resumptions; None outside of a run."""
         if self.trainer is None:
-            return {}
-        loop = self.trainer.fit_loop
-        epoch, batches = loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.processed
-        if batches >= self.trainer.num_training_batches:
-            epoch, batches = epoch + 1, 0
-        return {"epoch": epoch, "batches": batches}
+            return None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(progress.processed)  # type: ignore[attr-defined]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Make the next training loader go on where the checkpoint was taken, also within an epoch."""
-        self._position = state_dict["epoch"], state_dict["batches"]
-
-    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int, drop_last: bool) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
-            drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=partial(collate, size_divisor=self.size_divisor),
@@ -230,29 +219,53 @@ class Draw(NamedTuple):
     position: int
 
 
-class EpochSampler(DistributedSampler[Draw]):
-    """Shuffles anew each epoch and hands the epoch on with each index.
+class StreamSampler(DistributedSampler[Draw]):
+    """One endless stream of shuffled epochs, of which each pass over the loader takes the next epoch's length.
 
-    Workers that live through all epochs would not learn of a new epoch otherwise. It is a DistributedSampler
-    so that Lightning sets its epoch (also after a resume) and leaves it in place on several devices.
+    The place in the stream is the number of batches the run has behind it. So a resumed run goes on with the
+    very next batch, wherever in an epoch it stopped, and the epoch travels with each index to workers, which
+    would not learn of it otherwise. It is a DistributedSampler so that Lightning leaves it in place on several
+    devices.
+
+    Args:
+        dataset: what is sampled from.
+        num_replicas, rank: number of processes and this one's.
+        seed: of the order.
+        batch_size: of each process; an epoch leaves out a last incomplete batch, unless it is the only one.
+        batches_done: gives the number of batches behind the run; where it gives None, `set_epoch` counts.
     """
 
-    def __init__(self, dataset: Dataset[Sample], num_replicas: int, rank: int, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Sample],
+        num_replicas: int,
+        rank: int,
+        seed: int,
+        batch_size: int,
+        batches_done: Callable[[], int | None],
+    ) -> None:
         # DistributedSampler shuffles by seed + epoch: spread the seeds, so that runs do not share orders.
         spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread)
-        self._start = (0, 0)
+        self.batch_size = batch_size
+        self.batches_done = batches_done
 
-    def start_at(self, epoch: int, samples: int) -> None:
-        """Go to an epoch and, in this one only, leave out as many samples as were seen of it before."""
-        self.epoch = epoch
-        self._start = epoch, samples
+    def __len__(self) -> int:
+        total = super().__len__()
+        return total - total % self.batch_size if total >= self.batch_size else total
 
     def __iter__(self) -> Iterator[Draw]:
+        length = len(self)
+        done = self.batches_done()
+        start = self.epoch * length if done is None else done * min(self.batch_size, length)
+        epoch, skipped = divmod(start, length)
+        return chain(self._one_epoch(epoch)[skipped:], self._one_epoch(epoch + 1)[:skipped])
+
+    def _one_epoch(self, epoch: int) -> list[Draw]:
+        current, self.epoch = self.epoch, epoch
         positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
-        epoch, samples = self._start
-        rest = islice(positions, samples if epoch == self.epoch else 0, None)
-        return (Draw(self.epoch, position) for position in rest)
+        self.epoch = current
+        return [Draw(epoch, position) for position in islice(positions, len(self))]
 
 
 class TrainDataset(Dataset[Sample]):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ def sample(height: int, width: int, kind: str, count: int = 2) -> Sample:
     labels = torch.zeros(height, width, dtype=torch.int64)
     labels[0, :count] = torch.arange(1, count + 1)
     labels[1, 1] = -1
-    fields = {"name": f"{height}x{width}", "image_id": height, "class_labels": torch.arange(count)}
+    fields: dict[str, Any] = {"name": f"{height}x{width}", "image_id": height, "class_labels": torch.arange(count)}
     image = torch.full((3, height, width), 128, dtype=torch.uint8)
     partition = Sample(image=image, instance_labels=labels, instance_masks=None, ignore=None, **fields)
     if kind == "labels":

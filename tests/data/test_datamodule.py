@@ -7,9 +7,11 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from influencerformer.data.datamodule import InstanceDataModule
+from influencerformer.data.augment import TrainTransform
+from influencerformer.data.datamodule import InstanceDataModule, StreamSampler, TrainDataset
 from influencerformer.errors import UserError
 
 
@@ -61,29 +63,39 @@ class Recorder(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder: Path, max_epochs: int, checkpoint: Path | None = None) -> tuple[Recorder, lightning.Trainer]:
+def fit(folder: Path, max_steps: int, checkpoint: Path | None = None, num_workers: int = 0) -> Recorder:
+    """Train and keep a checkpoint of every step, and one of the end."""
     model = Recorder()
     trainer = lightning.Trainer(
         default_root_dir=folder,
-        max_epochs=max_epochs,
+        max_steps=max_steps,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
+        callbacks=[ModelCheckpoint(folder / "steps", "{step}", every_n_train_steps=1, save_top_k=-1)],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, datamodule=scenes(folder), ckpt_path=checkpoint)
-    return model, trainer
+    trainer.fit(model, datamodule=scenes(folder, num_workers=num_workers), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return model
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_run_sees_the_same_crops(tmp_path: Path) -> None:
-    whole, _ = fit(tmp_path, 3)
-    _, trainer = fit(tmp_path, 1)
-    trainer.save_checkpoint(tmp_path / "one.ckpt")
-    resumed, _ = fit(tmp_path, 3, tmp_path / "one.ckpt")
-    assert same(whole.seen[2:], resumed.seen)
-    assert same(whole.seen, crops(scenes(tmp_path), 3))
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_sees_the_same_crops(tmp_path: Path, num_workers: int) -> None:
+    """An epoch has two batches: the run is taken up between two epochs and within one."""
+    whole = fit(tmp_path / "whole", 7, num_workers=num_workers)
+    assert same(whole.seen, crops(scenes(tmp_path), 4)[:7])
+    for step in (2, 3):
+        resumed = fit(tmp_path / "resumed", 7, tmp_path / "whole" / "steps" / f"step={step}.ckpt", num_workers)
+        assert same(whole.seen[step:], resumed.seen)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_finished_run_is_lengthened(tmp_path: Path, stop: int) -> None:
+    fit(tmp_path / "short", stop)
+    assert same(fit(tmp_path / "long", 6, tmp_path / "short" / "end.ckpt").seen, crops(scenes(tmp_path), 3)[stop:])
 
 
 def test_validation_is_whole_and_in_order(tmp_path: Path) -> None:
@@ -153,3 +165,10 @@ def test_shared_nuclei_and_coco(shared_data: Callable[[str], Path]) -> None:
     for labels, classes in zip(batch["mask_labels"], batch["class_labels"], strict=True):
         assert labels.shape[-2:] == (128, 128)
         assert (labels.ndim == 3 and len(labels) == len(classes)) or int(labels.max()) == len(classes)
+
+
+def test_devices_share_an_epoch_without_overlap(tmp_path: Path) -> None:
+    data = TrainDataset(scenes(tmp_path).dataset("train"), TrainTransform(8), seed=0)
+    ranks = [list(StreamSampler(data, 2, rank, 0, 2, lambda: None)) for rank in range(2)]
+    assert [len(draws) for draws in ranks] == [4, 4]
+    assert len({draw.position for draws in ranks for draw in draws}) == 8
