@@ -93,7 +93,8 @@ def influencer_loss(
 def _check(followers: Tensor, influencers: Tensor, labels: Tensor, rep_margin: float, influencer_margin: float) -> None:
     if followers.ndim != 2 or followers.shape != influencers.shape:
         raise ValueError(
-            f"followers and influencers must both be (N, D), got {tuple(followers.shape)} and {tuple(influencers.shape)}"
+            "followers and influencers must both be (N, D), "
+            f"got {tuple(followers.shape)} and {tuple(influencers.shape)}"
         )
     if labels.is_floating_point():
         raise TypeError(f"instance_labels must be integers, got {labels.dtype}")

@@ -8,7 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import NonFinite, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, make_inputs
+from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import pair_potential
 
@@ -44,9 +45,9 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
 
 
 def hungarian_mask_loss(
-    mask_logits: Tensor,
+    mask_logits: Logits,
     instance_labels: Tensor | None = None,
-    class_logits: Tensor | None = None,
+    class_logits: Logits | None = None,
     class_labels: Tensor | None = None,
     *,
     instance_masks: Tensor | None = None,
@@ -71,7 +72,7 @@ def hungarian_mask_loss(
     Args, result and errors are those of :func:`influencerformer.losses.mask_influencer_loss`; the parts are
     "claim_mask", "claim_dice" and "existence".
     """
-    with torch.autocast(mask_logits.device.type, enabled=False):
+    with torch.autocast(mask_logits[0].device.type, enabled=False):
         inputs = make_inputs(
             mask_logits,
             instance_labels,
@@ -83,7 +84,7 @@ def hungarian_mask_loss(
             nonfinite,
         )
         targets, exists = inputs.targets, inputs.targets.instance_mask
-        potential = pair_potential(inputs.mask_logits, targets)
+        potential = pair_potential(inputs.mask_logits, targets, Membership(targets))
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
@@ -93,7 +94,7 @@ def hungarian_mask_loss(
         parts = {
             "claim_mask": mask_weight * (matches * potential.pixel).sum() / count,
             "claim_dice": dice_weight * (matches * potential.overlap).sum() / count,
-            "existence": inputs.mask_logits.sum() * 0,
+            "existence": cost.new_zeros(()),
         }
         if inputs.class_logits is not None:
             parts["existence"] = (
@@ -133,9 +134,9 @@ class HungarianMaskLoss(nn.Module):
 
     def forward(
         self,
-        mask_logits: Tensor,
+        mask_logits: Logits,
         instance_labels: Tensor | None = None,
-        class_logits: Tensor | None = None,
+        class_logits: Logits | None = None,
         class_labels: Tensor | None = None,
         *,
         instance_masks: Tensor | None = None,

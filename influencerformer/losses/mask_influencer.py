@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import NonFinite, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, make_inputs
+from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import pair_potential
 from influencerformer.losses.schedule import Annealing
@@ -15,9 +16,9 @@ from influencerformer.losses.transport import partial_transport
 
 
 def mask_influencer_loss(
-    mask_logits: Tensor,
+    mask_logits: Logits,
     instance_labels: Tensor | None = None,
-    class_logits: Tensor | None = None,
+    class_logits: Logits | None = None,
     class_labels: Tensor | None = None,
     *,
     instance_masks: Tensor | None = None,
@@ -51,12 +52,12 @@ def mask_influencer_loss(
     derivation and the statement on the optimum.
 
     Args:
-        mask_logits: (Q, N), (B, Q, N), or (L, B, Q, N) for L decoder layers, the last of them the output. float16
-            and bfloat16 are computed in float32.
+        mask_logits: (Q, N), (B, Q, N), or, for L decoder layers of which the last is the output, (L, B, Q, N) or a
+            sequence of L tensors (B, Q, N), which spares a copy. float16 and bfloat16 are computed in float32.
         instance_labels: (N,) or (B, N) integers: 0 background, 1..K instances, -1 ignored. With ``instance_masks`` only
             its -1 entries count.
-        class_logits: (..., Q, C + 1), no-object last; without them the existence part and the class potential are left
-            out, and nothing speaks against a duplicate.
+        class_logits: (..., Q, C + 1) alike, no-object last; without them the existence part and the class potential
+            are left out, and nothing speaks against a duplicate.
         class_labels: (K,) or (B, K) integers in 0..C-1, padded with -1; None makes every instance class 0.
         instance_masks: (K, N) or (B, K, N) bool, for instances that overlap.
         query_mask: (Q,) or (B, Q) bool, False for padded queries; an image has at least one query.
@@ -90,7 +91,7 @@ def mask_influencer_loss(
     """
     if rep_margin < 0:
         raise ValueError(f"rep_margin must be at least 0, or it moves the optimum; got {rep_margin}")
-    with torch.autocast(mask_logits.device.type, enabled=False):
+    with torch.autocast(mask_logits[0].device.type, enabled=False):
         inputs = make_inputs(
             mask_logits,
             instance_labels,
@@ -102,8 +103,14 @@ def mask_influencer_loss(
             nonfinite,
         )
         targets, exists = inputs.targets, inputs.targets.instance_mask
+        membership = Membership(targets)
         potential = pair_potential(
-            inputs.mask_logits, targets, attr_weight=attr_weight, rep_weight=rep_weight, bg_weight=bg_weight
+            inputs.mask_logits,
+            targets,
+            membership,
+            attr_weight=attr_weight,
+            rep_weight=rep_weight,
+            bg_weight=bg_weight,
         )
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         none = cost.new_zeros(cost.shape[:-1])
@@ -115,7 +122,7 @@ def mask_influencer_loss(
         claims = partial_transport(cost, none, exists, temperature, query_mask=inputs.query_mask, iterations=iterations)
 
         count = mean_over_ranks(exists.sum().to(cost.dtype))
-        zero = inputs.mask_logits.sum() * 0
+        zero = cost.new_zeros(())
         parts = {
             "claim_mask": mask_weight * (claims * potential.pixel).sum() / count,
             "claim_dice": dice_weight * (claims * potential.overlap).sum() / count,
@@ -137,7 +144,7 @@ def mask_influencer_loss(
             )
         if condensation_weight:
             attraction, repulsion = condensation(
-                inputs.mask_logits[-1], targets, rep_margin=rep_margin, query_mask=inputs.query_mask
+                inputs.mask_logits[-1], targets, membership, rep_margin=rep_margin, query_mask=inputs.query_mask
             )
             parts["attraction"] = condensation_weight * attraction.sum() / count
             parts["repulsion"] = condensation_weight * repulsion.sum() / count
@@ -212,9 +219,9 @@ class MaskInfluencerLoss(nn.Module):
 
     def forward(
         self,
-        mask_logits: Tensor,
+        mask_logits: Logits,
         instance_labels: Tensor | None = None,
-        class_logits: Tensor | None = None,
+        class_logits: Logits | None = None,
         class_labels: Tensor | None = None,
         *,
         instance_masks: Tensor | None = None,

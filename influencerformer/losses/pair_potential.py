@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from influencerformer.losses.mask_sums import mask_sums
+from influencerformer.losses.mask_sums import MaskSums, mask_sums
+from influencerformer.losses.membership import Membership
 from influencerformer.losses.targets import MaskTargets
 
 
 class PairPotential(NamedTuple):
-    """Potentials of every query and instance, both (..., B, Q, K), not weighted against each other."""
+    """Potentials of every query and instance, each (L, B, Q, K), not weighted against each other."""
 
     pixel: Tensor
     overlap: Tensor
@@ -19,8 +22,9 @@ class PairPotential(NamedTuple):
 
 
 def pair_potential(
-    mask_logits: Tensor,
+    mask_logits: Sequence[Tensor],
     targets: MaskTargets,
+    membership: Membership,
     *,
     attr_weight: float = 1.0,
     rep_weight: float = 1.0,
@@ -40,10 +44,12 @@ def pair_potential(
     ``iou`` is the soft intersection over union, detached.
 
     Args:
-        mask_logits: (..., B, Q, N).
+        mask_logits: L decoder layers (B, Q, N). They are read one after the other: nothing larger than a layer is made.
         targets: the truth of the same B images.
+        membership: of the same targets.
     """
-    sums = mask_sums(mask_logits, targets)
+    layers = [mask_sums(layer, membership) for layer in mask_logits]
+    sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
     pixels = targets.num_valid[:, None, None]
     attraction = sums.inside_softplus - sums.inside_logit
     others = sums.foreground_softplus[..., None] - sums.inside_softplus

@@ -66,8 +66,8 @@ class ImageCriterion(nn.Module):
 
     Args:
         loss: MaskInfluencerLoss or HungarianMaskLoss.
-        num_points: random points an image; None takes the grid of the mask logits.
-        edge_fraction: the part of the points that is drawn near outlines.
+        num_points: random cells of the mask logits' grid an image; None takes all cells.
+        edge_fraction: the part of these cells that is drawn near outlines.
 
     Attributes:
         parts: detached scalars of the last call, for the log.
@@ -111,7 +111,7 @@ class ImageCriterion(nn.Module):
         result = self.loss(
             points.mask_logits,
             points.instance_labels,
-            torch.stack(list(class_logits)),
+            list(class_logits),
             pad_classes(class_labels, device),
             instance_masks=points.instance_masks,
         )

@@ -18,8 +18,8 @@ class InfluencerSetCriterion(nn.Module):
     """Takes the place of ``SetCriterion`` in MaskFormer, Mask2Former, Mask3D, SPFormer and their kin.
 
     Args:
-        num_points: random points an image, for masks (B, Q, h, w); None takes the grid of the mask logits.
-        edge_fraction: the part of these points that is drawn near outlines.
+        num_points: random cells an image, for masks (B, Q, h, w); None takes the whole grid of the mask logits.
+        edge_fraction: the part of these cells that is drawn near outlines.
         queries_last: lists of mask logits are (N_i, Q), as Mask3D has them, not (Q, N_i).
         masks_key: the name of the masks in a target ("masks"; Mask3D also has "segment_mask").
         **options: keywords of :class:`influencerformer.losses.MaskInfluencerLoss`; its ``total_steps`` or
@@ -85,13 +85,13 @@ class InfluencerSetCriterion(nn.Module):
             loss = self.image_criterion(masks, classes, truths, labels)
             self.parts = self.image_criterion.parts
             return {"loss_influencer": loss}
-        logits = torch.stack([self._columns(layer) for layer in masks])
-        instance_labels, instance_masks = _point_truth(truths, labels, logits.shape[-1], logits.device)
+        logits = [self._columns(layer) for layer in masks]
+        instance_labels, instance_masks = _point_truth(truths, labels, logits[0].shape[-1], logits[0].device)
         result = self.loss(
             logits,
             instance_labels,
-            torch.stack(classes),
-            pad_classes(labels, logits.device),
+            classes,
+            pad_classes(labels, logits[0].device),
             instance_masks=instance_masks,
         )
         self.parts = {name: value for name, value in result.items() if name != "loss"}

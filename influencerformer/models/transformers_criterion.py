@@ -96,8 +96,8 @@ def use_influencer_loss(
 
     Args:
         model: fresh or from ``from_pretrained``; changed in place.
-        num_points: random points an image at which the loss is evaluated; None takes the grid of the mask logits.
-        edge_fraction: the part of these points that is drawn near outlines.
+        num_points: random cells of the mask logits' grid an image at which the loss is evaluated; None takes all.
+        edge_fraction: the part of these cells that is drawn near outlines.
         **options: keywords of :class:`influencerformer.losses.MaskInfluencerLoss`. Say ``total_steps``, the length of
             your run in forward passes, so that the temperature falls over the first 70 % of it.
 
