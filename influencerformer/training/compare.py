@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -59,8 +59,14 @@ class Job:
         return f"{loss_title(self.loss)}, seed {self.seed}"
 
 
-Runner = Callable[[Job], "str | None"]
-"""Runs one job to its end; returns None, or the sentence of its error."""
+class Runner(Protocol):
+    """What does the runs of a comparison; used from several threads."""
+
+    def __call__(self, job: Job) -> str | None:
+        """Run one job to its end; returns None, or the sentence of its error."""
+
+    def stop(self) -> None:
+        """Make the jobs in progress end soon and start no more."""
 
 
 def plan_jobs(out: Path, setup: Setup) -> list[Job]:
@@ -96,7 +102,8 @@ def run_jobs(jobs: Sequence[Job], runner: Runner, parallel: int, console: Consol
                         failures[job] = error
                     _tell(job, error, console)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            runner.stop()
+            pool.shutdown(cancel_futures=True)
             raise
     return failures
 
@@ -330,13 +337,12 @@ def main(argv: Sequence[str] | None = None, runner: Runner | None = None) -> int
     )
     with locked(args.out) as hold:
         whole = setup.store(args.out)
-        own = SubprocessRunner(threads_per_run(args.jobs), hold)
+        runner = runner or SubprocessRunner(threads_per_run(args.jobs), hold)
         began = time.monotonic()
         try:
             with _terminate_as_interrupt():
-                run_jobs(plan_jobs(args.out, setup), runner or own, args.jobs, console)
+                run_jobs(plan_jobs(args.out, setup), runner, args.jobs, console)
         except KeyboardInterrupt:
-            own.stop()
             console.print("Stopped. The same command resumes the unfinished runs from their checkpoints.")
             return 130
         console.print(f"All runs done in {time.monotonic() - began:.0f} s.")

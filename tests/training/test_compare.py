@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,9 @@ from influencerformer.training.record import EvalPoint, LossPoint, RunRecord
 class FakeRunner:
     """Writes a finished record instead of training; `fails` maps (loss, seed) to an error's sentence."""
 
-    def __init__(self, fails: dict[tuple[str, int], str] | None = None) -> None:
+    def __init__(self, fails: dict[tuple[str, int], str] | None = None, silent: bool = False) -> None:
         self.fails = fails or {}
+        self.silent = silent
         self.ran: list[tuple[str, int]] = []
         self.options: dict[tuple[str, int], list[str]] = {}
 
@@ -29,8 +32,8 @@ class FakeRunner:
         key = (job.loss, job.seed)
         self.ran.append(key)
         self.options[key] = list(job.options)
-        if key in self.fails:
-            return self.fails[key]
+        if key in self.fails or self.silent:
+            return self.fails.get(key)
         bonus = 5.0 if job.loss == "influencer" else 0.0
         RunRecord(
             loss=job.loss,
@@ -50,6 +53,9 @@ class FakeRunner:
             versions={"torch": "2"},
         ).save(job.folder)
         return None
+
+    def stop(self) -> None:
+        pass
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +149,7 @@ def test_all_runs_of_a_loss_failed(config: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_ends_without_finishing_has_failed(tmp_path: Path) -> None:
     job = Job("hungarian", 0, tmp_path / "run", "", ())
-    failures = run_jobs([job], lambda job: None, 1, Console(file=io.StringIO()))
+    failures = run_jobs([job], FakeRunner(silent=True), 1, Console(file=io.StringIO()))
     assert "without finishing" in failures[job]
 
 
@@ -199,16 +205,40 @@ def test_bad_input_gives_one_sentence(options: list[str], message: str, config: 
 
 
 def test_jobs_run_side_by_side(tmp_path: Path) -> None:
-    import threading
-
     meeting = threading.Barrier(2, timeout=20)
 
-    def runner(job: Job) -> None:
-        meeting.wait()
-        RunRecord(job.loss, job.seed, finished=True).save(job.folder)
+    class Meet(FakeRunner):
+        def __call__(self, job: Job) -> str | None:
+            meeting.wait()
+            return super().__call__(job)
 
     jobs = [Job(loss, 0, tmp_path / loss, "", ()) for loss in ("a", "b")]
-    assert run_jobs(jobs, runner, 2, Console(file=io.StringIO())) == {}
+    assert run_jobs(jobs, Meet(), 2, Console(file=io.StringIO())) == {}
+
+
+def test_sigterm_stops_the_runs_in_progress_and_starts_no_more(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class UntilStopped(FakeRunner):
+        stopped = threading.Event()
+
+        def __call__(self, job: Job) -> str | None:
+            self.ran.append((job.loss, job.seed))
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert self.stopped.wait(20)
+            return "stopped"
+
+        def stop(self) -> None:
+            self.stopped.set()
+
+    runner, before = UntilStopped(), signal.getsignal(signal.SIGTERM)
+    assert main(arguments(config, tmp_path / "out", "--seeds", "0", "1"), runner) == 130
+    assert runner.ran == [("hungarian", 0)]
+    assert "resumes the unfinished runs" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    again = FakeRunner()
+    assert main(arguments(config, tmp_path / "out", "--seeds", "0", "1"), again) == 0
+    assert len(again.ran) == 4
 
 
 def test_a_second_comparison_in_the_folder_is_refused(tmp_path: Path) -> None:
