@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentError
 from jsonargparse.typing import NonNegativeInt
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -22,7 +25,7 @@ from influencerformer.errors import UserError
 from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState
 from influencerformer.training.config_files import expand_configs, named_configs
 from influencerformer.training.loggers import MetricsFile
-from influencerformer.training.module import InstanceSegmenter
+from influencerformer.training.module import InstanceSegmenter, read_checkpoint
 
 CONFIG_FILE = "config.yaml"
 HELP = """usage: influencerformer COMMAND [options]
@@ -66,12 +69,18 @@ class SegmenterCLI(LightningCLI):
     ) -> None:
         self.arguments = list(arguments)
         self.extra_callbacks = list(callbacks)
+        self._pretrained = False
         super().__init__(
             InstanceSegmenter,
             InstanceDataModule,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            parser_kwargs={"prog": prog, "description": description, "exit_on_error": False},
+            parser_kwargs={
+                "prog": prog,
+                "usage": f"{prog} [--config FILE ...] [--SECTION.OPTION VALUE ...]",
+                "description": description,
+                "exit_on_error": False,
+            },
             args=expand_configs(arguments),
             run=False,
             auto_configure_optimizers=False,
@@ -102,21 +111,17 @@ class SegmenterCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
 
-    @property
-    def out_dir(self) -> Path:
-        """The run's folder."""
-        if self.config.out_dir is not None:
-            return Path(self.config.out_dir)
-        name = f"{self.config.model.loss}-seed{self.config.seed_everything}"
-        configs = named_configs(self.arguments)
-        if not configs:
-            return Path("runs") / name
-        config = configs[-1].resolve()
-        return Path("runs") / config.parent.name / f"{config.stem}-seed{self.config.seed_everything}"
+    def build_without_pretrained_weights(self) -> None:
+        """For a model whose weights come from a checkpoint; what is saved of its options stays true."""
+        self._pretrained = self.config.model.pretrained
+        self.config.model.pretrained = False
+
+    def after_instantiate_classes(self) -> None:
+        if self._pretrained:
+            self.config.model.pretrained = self.model.hparams["pretrained"] = True
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config.trainer
-        kwargs["default_root_dir"] = str(self.out_dir)
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
         return super().instantiate_trainer(**kwargs)
@@ -140,7 +145,15 @@ class FitCLI(SegmenterCLI):
                     f"{self.out_dir} already holds a run ({LAST_CHECKPOINT}): add --resume to continue it, "
                     "or choose another --out_dir"
                 )
-            self.config.model.pretrained = False  # its weights come from the checkpoint
+            self.build_without_pretrained_weights()
+
+    @property
+    def out_dir(self) -> Path:
+        """The run's folder."""
+        if self.config.out_dir is not None:
+            return Path(self.config.out_dir)
+        config = named_configs(self.arguments)[-1].resolve()
+        return Path("runs") / config.parent.name / f"{config.stem}-seed{self.config.seed_everything}"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -148,6 +161,7 @@ class FitCLI(SegmenterCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, out_dir = self.config.trainer, self.out_dir
+        kwargs["default_root_dir"] = str(out_dir)
         if config.logger is None or config.logger is True:
             kwargs["logger"] = [
                 MetricsFile(out_dir),
@@ -178,9 +192,8 @@ class ValidateCLI(SegmenterCLI):
         parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of `fit`")
 
     def before_instantiate_classes(self) -> None:
-        if not Path(self.config.checkpoint).is_file():
-            raise UserError(f"checkpoint {self.config.checkpoint} does not exist")
-        self.config.model.pretrained = False  # its weights come from the checkpoint
+        read_checkpoint(Path(self.config.checkpoint))
+        self.build_without_pretrained_weights()
         self.save_config_callback = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -206,11 +219,17 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
     Raises:
         UserError: options, data or checkpoint cannot be used, or the loss is no longer finite.
     """
-    cli = FitCLI(
-        arguments, "influencerformer fit", "Train a mask transformer for instance segmentation.", callbacks
-    )
+    if not named_configs(arguments):
+        raise UserError("fit needs --config FILE, for example configs/scenes/influencer.yaml")
+    cli = FitCLI(arguments, "influencerformer fit", "Train a mask transformer for instance segmentation.", callbacks)
     resume = cli.config.resume and cli.last_checkpoint.is_file()
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(cli.last_checkpoint) if resume else None)
+    if resume:
+        read_checkpoint(cli.last_checkpoint)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(cli.last_checkpoint) if resume else None)
+    except SystemExit:  # how Lightning ends a run that was interrupted
+        print(f"interrupted; continue with --resume: {cli.out_dir}", file=sys.stderr)
+        raise KeyboardInterrupt from None
     return cli
 
 
@@ -230,9 +249,7 @@ def validate(arguments: Sequence[str]) -> dict[str, float]:
         beside = checkpoint.parent / CONFIG_FILE
         if beside.is_file():
             arguments = ["--config", str(beside), *arguments]
-    cli = ValidateCLI(
-        arguments, "influencerformer validate", "Mask AP of a checkpoint on the validation images."
-    )
+    cli = ValidateCLI(arguments, "influencerformer validate", "Mask AP of a checkpoint on the validation images.")
     return dict(cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=str(cli.config.checkpoint))[0])
 
 
@@ -240,11 +257,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; ends with code 0, 1 (something failed), 2 (bad input) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    _leave_out_noise()
     try:
         sys.exit(run(command, options))
-    except UserError as error:
-        print(f"influencerformer: {error}", file=sys.stderr)
+    except (UserError, MisconfigurationException) as error:
+        print(f"influencerformer {command}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _leave_out_noise() -> None:
+    """Messages of libraries that a user of the command can do nothing about."""
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\)",
+        "Be aware that when using `ckpt_path`, callbacks",
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(lambda record: "pypi.org/project/lit" not in record.getMessage())
 
 
 def run(command: str, options: list[str]) -> int:

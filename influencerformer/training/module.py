@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.errors import UserError
 from influencerformer.metrics.mask_ap import MaskAP
 from influencerformer.metrics.predictions import instance_predictions
@@ -36,6 +36,11 @@ class NonFiniteLossError(UserError):
 class InstanceSegmenter(LightningModule):
     """Trains a mask transformer for instance segmentation, with either loss.
 
+    Attributes:
+        model: the network, with the loss as `model.criterion`.
+        categories: {"id", "name"} of each class, as in the data; ids of COCO data are COCO's.
+        image_options: how images are prepared: scale, max_size (pixels or None), size_divisor.
+
     Logs train/loss and its parts, val/loss and val/AP, val/AP50, val/AP75 in percent.
 
     Everything but the criterion is the same for both losses: weights are drawn before the criterion is put
@@ -49,7 +54,7 @@ class InstanceSegmenter(LightningModule):
         num_queries: Q, the most instances an image can have predicted.
         pretrained: start from published weights of the backbone (needs them on disk or a network).
         loss: influencer, or hungarian for the standard loss with bipartite matching.
-        loss_options: keyword options of that loss, for example {cond_weight: 1.0}.
+        loss_options: keyword options of that loss, for example {condensation_weight: 2.0}.
         learning_rate: of AdamW, at its highest.
         weight_decay: of AdamW, on weight matrices and kernels only.
         backbone_lr_multiplier: the backbone's learning rate as a fraction of the others'.
@@ -78,9 +83,7 @@ class InstanceSegmenter(LightningModule):
         self.save_hyperparameters()
         if loss not in USE_LOSS:
             raise UserError(f"loss must be one of {', '.join(USE_LOSS)}, got {loss!r}")
-        self.model = build_model(
-            architecture, num_classes=num_classes, num_queries=num_queries, pretrained=pretrained
-        )
+        self.model = build_model(architecture, num_classes=num_classes, num_queries=num_queries, pretrained=pretrained)
         with torch.random.fork_rng(devices=[]):
             try:
                 USE_LOSS[loss](self.model, **(loss_options or {}))
@@ -88,6 +91,9 @@ class InstanceSegmenter(LightningModule):
                 raise UserError(f"loss_options do not fit the {loss} loss: {error}") from error
         self._clock: CriterionClock | None = None
         self._metric: MaskAP | None = None
+        names = class_names or [f"class {i}" for i in range(num_classes)]
+        self.categories: list[dict[str, Any]] = [{"id": i, "name": n} for i, n in enumerate(names, start=1)]
+        self.image_options: dict[str, Any] = {"scale": 1.0, "max_size": None, "size_divisor": 32}
 
     def forward(self, batch: Mapping[str, Any]) -> Any:
         """The network's outputs; with the loss where the batch carries the truth."""
@@ -167,6 +173,8 @@ class InstanceSegmenter(LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
+        # The loss depends on the progress: outside a run it is that of a finished one.
+        set_progress(self.model, self.progress if self.trainer.state.fn == "fit" else 1.0)
         ground_truth = getattr(getattr(self.trainer, "datamodule", None), "ground_truth", None)
         if ground_truth is None:
             raise UserError(
@@ -222,14 +230,28 @@ class InstanceSegmenter(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what prediction needs to know of the data."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, InstanceDataModule):
+            self.categories = getattr(data.dataset("val"), "categories", self.categories)
+            self.image_options = {
+                "scale": data.eval_transform.scale,
+                "max_size": data.eval_transform.max_size,
+                "size_divisor": data.size_divisor,
+            }
+        checkpoint["categories"] = self.categories
+        checkpoint["image_options"] = self.image_options
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses weights of another model with one sentence instead of a list of all their names."""
+        self.categories = checkpoint.get("categories", self.categories)
+        self.image_options = checkpoint.get("image_options", self.image_options)
         there, here = checkpoint.get("hyper_parameters", {}), self.hparams
         for name in ("architecture", "num_classes", "num_queries", "loss"):
             if name in there and there[name] != here[name]:
                 raise UserError(
-                    f"the checkpoint is of another model: its {name} is {there[name]!r}, "
-                    f"this model's {here[name]!r}"
+                    f"the checkpoint is of another model: its {name} is {there[name]!r}, this model's {here[name]!r}"
                 )
         weights, own = checkpoint.get("state_dict", {}), self.state_dict()
         wrong = sorted(
@@ -252,9 +274,7 @@ def load_segmenter(checkpoint: Path | str) -> InstanceSegmenter:
     """
     path = Path(checkpoint)
     read_checkpoint(path)
-    segmenter = InstanceSegmenter.load_from_checkpoint(
-        path, map_location="cpu", pretrained=False, weights_only=True
-    )
+    segmenter = InstanceSegmenter.load_from_checkpoint(path, map_location="cpu", pretrained=False, weights_only=True)
     return segmenter.eval()
 
 
@@ -266,9 +286,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no checkpoint, or was cut off: expected a file that `fit` wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # what torch raises depends on what the file is
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is no readable checkpoint: {reason}") from None
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
