@@ -96,7 +96,4 @@ def condensation(
     pairs = exists[:, :, None] & exists[:, None]
     pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
     excess = (cosine - rep_margin).clamp(min=0) * pairs
-    worst = excess.amax(-1, keepdim=True).detach().clamp(min=torch.finfo(mean.dtype).tiny)
-    crowd = (excess / worst).pow(CROWD_POWER).sum(-1)
-    repulsion = worst.squeeze(-1) * crowd.clamp(min=torch.finfo(mean.dtype).tiny).pow(1 / CROWD_POWER)
-    return attraction, repulsion * exists
+    return attraction, torch.linalg.vector_norm(excess, CROWD_POWER, dim=-1)

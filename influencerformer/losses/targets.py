@@ -124,9 +124,8 @@ def make_targets(
             raise ValueError(
                 f"instance_masks must be (B, K, N) = ({batch}, K, {num_pixels}), got {tuple(instance_masks.shape)}"
             )
-        valid = torch.ones_like(instance_masks[:, 0], dtype=torch.bool) if labels is None else labels >= 0
-        if instance_masks.shape[1] == 0 and labels is None:
-            valid = torch.ones(batch, num_pixels, dtype=torch.bool, device=instance_masks.device)
+        everywhere = torch.ones(batch, num_pixels, dtype=torch.bool, device=instance_masks.device)
+        valid = everywhere if labels is None else labels >= 0
         masks, labels = instance_masks.bool(), None
         num_instances = masks.shape[1]
     else:
