@@ -62,7 +62,8 @@ def condensation(
 
     Column n of the mask matrix is the dense class vector of pixel n. With its direction
     :math:`e_n = c_n / \sqrt{|c_n|^2 + \epsilon^2}`, :math:`c_n = s_{\cdot n} - \tfrac1Q \sum_q s_{qn}`, and
-    the instances' means :math:`\bar e_k` over their members and prototypes :math:`m_k = \bar e_k / |\bar e_k|`,
+    the instances' means :math:`\bar e_k` over their members and prototypes
+    :math:`m_k = \bar e_k / \max(|\bar e_k|, \epsilon^2)`,
 
     .. math::
         \text{attraction}_k = 1 - |\bar e_k| = \operatorname*{mean}_{n \in k} (1 - e_n \cdot m_k), \qquad
