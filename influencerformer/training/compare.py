@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from influencerformer.errors import UserError
 from influencerformer.training.compare_setup import Setup, make_setup, open_setup, run_folder
@@ -90,7 +91,7 @@ def run_jobs(jobs: Sequence[Job], runner: Runner, parallel: int, console: Consol
         else:
             todo.append(job)
     with ThreadPoolExecutor(parallel) as pool, _watch(todo, console) as refresh:
-        running: dict[Future[str | None], Job] = {pool.submit(_run_one, job, runner): job for job in todo}
+        running: dict[Future[str | None], Job] = {pool.submit(_run_one, job, runner, console): job for job in todo}
         try:
             while running:
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -108,7 +109,9 @@ def run_jobs(jobs: Sequence[Job], runner: Runner, parallel: int, console: Consol
     return failures
 
 
-def _run_one(job: Job, runner: Runner) -> str | None:
+def _run_one(job: Job, runner: Runner, console: Console) -> str | None:
+    if not console.is_terminal:
+        console.print(f"{job.name}: running, log in {job.folder / LOG_FILE}", markup=False, highlight=False)
     job.folder.mkdir(parents=True, exist_ok=True)
     error_file = job.folder / ERROR_FILE
     error_file.unlink(missing_ok=True)
@@ -124,8 +127,7 @@ def _run_one(job: Job, runner: Runner) -> str | None:
 def _tell(job: Job, error: str | None, console: Console) -> None:
     record = RunRecord.load(job.folder)
     if error is not None:
-        console.print(f"[bold red]{job.name}: failed[/]: ", end="")
-        console.print(f"{error} (log: {job.folder / LOG_FILE})", markup=False, highlight=False)
+        console.print(Text.assemble((f"{job.name}: failed", "bold red"), f": {error} (log: {job.folder / LOG_FILE})"))
     elif record is not None:
         ap = f"AP {record.evaluations[-1].ap:.1f}, " if record.evaluations else ""
         console.print(f"{job.name}: {ap}{record.steps} steps in {record.seconds:.0f} s of training")

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import sys
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from influencerformer.errors import UserError
 from influencerformer.training.cli import fit
 from influencerformer.training.record import RunRecorder
 
 
 def main(arguments: list[str]) -> None:
-    """Train; a UserError ends the process with its sentence and code 2."""
+    """Train; bad input ends the process with its sentence and code 2."""
     loss, seed, digest, *options = arguments
     try:
         fit(options, [RunRecorder(loss, int(seed), digest)])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, MisconfigurationException) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from influencerformer.metrics.predictions import instance_predictions, to_label_
 from influencerformer.training.callbacks import LAST_CHECKPOINT
 from influencerformer.training.compare_setup import Setup, run_folder
 from influencerformer.training.compare_stats import loss_title
-from influencerformer.training.module import InstanceSegmenter
+from influencerformer.training.module import load_segmenter
 from influencerformer.training.overlays import draw_instances, instance_colours
 from influencerformer.training.record import RunRecord
 
@@ -77,10 +77,7 @@ def has_checkpoint(folder: Path) -> bool:
 def load_run(folder: Path) -> tuple[nn.Module, InstanceDataModule]:
     """The trained network of a run, ready to predict on the CPU, and its data."""
     config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    model = InstanceSegmenter.load_from_checkpoint(
-        folder / LAST_CHECKPOINT, map_location="cpu", weights_only=True, pretrained=False
-    )
-    return model.eval(), InstanceDataModule(**config["data"])
+    return load_segmenter(folder / LAST_CHECKPOINT), InstanceDataModule(**config["data"])
 
 
 def evenly(count: int, wanted: int) -> list[int]:
