@@ -139,6 +139,8 @@ class FitCLI(SegmenterCLI):
         )
 
     def before_instantiate_classes(self) -> None:
+        if not named_configs(self.arguments):
+            raise UserError("fit needs --config FILE, for example configs/scenes/influencer.yaml")
         if self.last_checkpoint.is_file():
             if not self.config.resume:
                 raise UserError(
@@ -219,8 +221,6 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
     Raises:
         UserError: options, data or checkpoint cannot be used, or the loss is no longer finite.
     """
-    if not named_configs(arguments):
-        raise UserError("fit needs --config FILE, for example configs/scenes/influencer.yaml")
     cli = FitCLI(arguments, "influencerformer fit", "Train a mask transformer for instance segmentation.", callbacks)
     resume = cli.config.resume and cli.last_checkpoint.is_file()
     if resume:
@@ -273,6 +273,7 @@ def _leave_out_noise() -> None:
         r".*isinstance\(treespec, LeafSpec\)",
         "Be aware that when using `ckpt_path`, callbacks",
         "Checkpoint directory .* exists and is not empty",
+        "You're resuming from a checkpoint that ended before the epoch ended",  # our loader goes on within it
     ):
         warnings.filterwarnings("ignore", message=message)
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")

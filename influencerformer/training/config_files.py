@@ -92,5 +92,5 @@ def _options(path: str) -> list[str]:
 def named_configs(arguments: Sequence[str]) -> list[Path]:
     """The files given by `--config`, in order."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-c", action="append", type=Path, default=[])
-    return parser.parse_known_args(list(arguments))[0].config
+    parser.add_argument("--config", "-c", action="append", type=Path, nargs="?", default=[])
+    return [path for path in parser.parse_known_args(list(arguments))[0].config if path is not None]
