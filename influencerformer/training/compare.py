@@ -36,6 +36,7 @@ from influencerformer.training.compare_stats import (
     loss_title,
     summarise,
     table_rows,
+    time_caveats,
 )
 from influencerformer.training.record import RunRecord
 
@@ -292,6 +293,8 @@ def print_table(out: Path, setup: Setup, console: Console) -> None:
     console.print(table)
     for sentence in headline(comparison):
         console.print(sentence, highlight=False)
+    for sentence in time_caveats(comparison):
+        console.print(sentence, style="yellow", highlight=False)
 
 
 def make_parser() -> argparse.ArgumentParser:

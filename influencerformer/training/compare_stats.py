@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from influencerformer.training.record import EvalPoint, RunRecord
 
+REST_TOLERANCE = 0.1
 LOSS_TITLES = {"hungarian": "Hungarian matching", "influencer": "Influencer Loss"}
 
 
@@ -175,6 +176,37 @@ def same_ground(records: Iterable[RunRecord]) -> dict[int, tuple[bool, bool]]:
     }
 
 
+def unequal_rest(summary: LossSummary, base: LossSummary) -> dict[int, tuple[float, float]]:
+    """Seeds whose times cannot be compared, with (the baseline's, this loss's) seconds of a step outside the loss.
+
+    Outside the loss both runs do the same work. Where that took clearly longer in one of them, the machine was
+    not equally free (or the loss has costs that its timer misses), and differences in time mean little.
+    """
+    unequal = {}
+    for seed in summary.criterion_seconds.by_seed.keys() & base.criterion_seconds.by_seed.keys():
+        theirs, own = (s.step_seconds.by_seed[seed] - s.criterion_seconds.by_seed[seed] for s in (base, summary))
+        if abs(own - theirs) > REST_TOLERANCE * min(own, theirs):
+            unequal[seed] = (theirs, own)
+    return dict(sorted(unequal.items()))
+
+
+def time_caveats(comparison: Comparison) -> list[str]:
+    """One sentence for each loss whose times cannot be compared with the baseline's."""
+    base = comparison[comparison.baseline]
+    sentences = []
+    for summary in comparison.summaries:
+        unequal = unequal_rest(summary, base)
+        if unequal:
+            cases = "; ".join(
+                f"seed {seed}: {own:.3f} s against {theirs:.3f} s" for seed, (theirs, own) in unequal.items()
+            )
+            sentences.append(
+                f"Times of {summary.title} and {base.title} cannot be compared: the part of a step outside the loss, "
+                f"the same work in both, took different times ({cases}), so the machine was not equally free."
+            )
+    return sentences
+
+
 def headline(comparison: Comparison) -> list[str]:
     """One sentence for each loss compared with the baseline, whichever way the numbers point."""
     base = comparison[comparison.baseline]
@@ -206,7 +238,11 @@ def _sentence(summary: LossSummary, base: LossSummary) -> str:
         got_there = f" (in the {summary.seeds_reached} of {n} seeds that get there)"
         text += (
             f"; it reaches the baseline's final AP after {_percent(summary.step_ratio.mean)} of the steps"
-            f" and {_percent(summary.seconds_ratio.mean)} of the training time"
+            + (
+                ""
+                if unequal_rest(summary, base)
+                else f" and {_percent(summary.seconds_ratio.mean)} of the training time"
+            )
             + (got_there if summary.seeds_reached < n else "")
         )
     elif summary.reach:

@@ -26,6 +26,7 @@ from influencerformer.training.compare_stats import (
     same_ground,
     summarise,
     table_rows,
+    time_caveats,
 )
 from influencerformer.training.record import RunRecord, write_json
 from influencerformer.training.report_images import ImageRow, validation_images
@@ -90,7 +91,8 @@ def write_report(
     dark = curve_figures(records, setup.losses, DARK)
     for stem, png in light.items():
         (out / f"{stem}.png").write_bytes(png)
-    (out / "table.md").write_text(markdown_table(rows))
+    caveats = "".join(f"\n{sentence}\n" for sentence in time_caveats(comparison))
+    (out / "table.md").write_text(markdown_table(rows) + caveats)
     write_json(out / "records.json", [asdict(record) for record in records])
     images_note = ""
     if images is None:
@@ -157,7 +159,7 @@ def _warnings(
     failures: Mapping[tuple[str, int], str],
 ) -> list[str]:
     """What a reader must know before trusting the table."""
-    warnings = []
+    warnings = time_caveats(comparison)
     total = len(setup.losses) * len(setup.seeds)
     finished = sum(r.finished for r in records)
     if finished < total:

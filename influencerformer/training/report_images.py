@@ -27,6 +27,7 @@ from influencerformer.training.record import RunRecord
 
 IMAGES = 6
 PANEL_PIXELS = 320
+OUTLINE_PIXELS = 2
 CANDIDATES = 100
 MATCH_IOU = 0.5
 UNMATCHED_COLOUR = (255, 255, 255)
@@ -35,7 +36,8 @@ NOTE = (
     "{count} of {total} validation images, evenly spaced in their list and not chosen by result; final "
     "weights of seed {seed}. Each loss shows as many predictions as the image has instances, those with the "
     "highest scores (of predictions that cover each other only the best). A prediction has the colour of the "
-    "instance of its class that it covers at IoU {iou} or more, each instance counted once; white: none."
+    "instance of its class that it covers at IoU {iou} or more, each instance counted once; white: none "
+    "(also where only the class is wrong)."
 )
 
 
@@ -157,7 +159,9 @@ def match(
 def panel(image: NDArray[np.uint8], masks: NDArray[np.bool_], colours: NDArray[np.uint8]) -> bytes:
     """A PNG of the image with the masks on it, about PANEL_PIXELS at its longer side."""
     factor = max(1, PANEL_PIXELS // max(image.shape[:2]))
-    drawn = draw_instances(_enlarge(image, factor), (_enlarge(mask, factor) for mask in masks), colours=colours)
+    drawn = draw_instances(
+        _enlarge(image, factor), (_enlarge(mask, factor) for mask in masks), colours=colours, outline_width=2
+    )
     if max(drawn.size) > PANEL_PIXELS:
         drawn.thumbnail((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

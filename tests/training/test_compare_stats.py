@@ -15,12 +15,14 @@ from influencerformer.training.compare_stats import (
     spread_text,
     summarise,
     table_rows,
+    time_caveats,
+    unequal_rest,
 )
 from influencerformer.training.record import EvalPoint, RunRecord
 
 
 def run(loss: str, seed: int, aps: list[float], *, every: int = 100, step_seconds: float = 0.5) -> RunRecord:
-    """A finished run with one evaluation every `every` steps; AP50 is twice AP."""
+    """A finished run, evaluated every `every` steps; AP50 is twice AP, a step takes 0.32 s outside the loss."""
     steps = every * len(aps)
     return RunRecord(
         loss=loss,
@@ -30,7 +32,7 @@ def run(loss: str, seed: int, aps: list[float], *, every: int = 100, step_second
         seconds=steps * step_seconds,
         timed_steps=steps - 1,
         timed_seconds=(steps - 1) * step_seconds,
-        criterion_seconds=(steps - 1) * step_seconds / 5,
+        criterion_seconds=(steps - 1) * (step_seconds - 0.32),
         evaluations=[
             EvalPoint(every * (i + 1), every * (i + 1) * step_seconds, ap, 2 * ap) for i, ap in enumerate(aps)
         ],
@@ -155,12 +157,31 @@ def test_headline_of_a_draw_and_of_nothing() -> None:
     assert "No seed has finished with both" in headline(summarise(pair[:1], BOTH))[0]
 
 
+def test_times_are_not_compared_where_the_machine_was_not_equally_free(records: list[RunRecord]) -> None:
+    # Step 0.213 s, of it the loss 0.046 s, against 0.127 s and 0.020 s: 0.167 s against 0.107 s of equal work.
+    for record, step, loss in ((records[0], 0.127, 0.020), (records[3], 0.213, 0.046)):
+        record.timed_seconds, record.criterion_seconds = step * record.timed_steps, loss * record.timed_steps
+    comparison = summarise([records[0], records[3]], BOTH)
+    unequal = unequal_rest(comparison["influencer"], comparison["hungarian"])
+    assert unequal == {0: (pytest.approx(0.107), pytest.approx(0.167))}
+    assert "50 % of the steps." in headline(comparison)[0]
+    assert "time" not in headline(comparison)[0]
+    assert "seed 0: 0.167 s against 0.107 s" in time_caveats(comparison)[0]
+
+
+def test_a_slower_loss_alone_is_no_reason_to_distrust_times(records: list[RunRecord]) -> None:
+    for record, loss in ((records[0], 0.02), (records[3], 0.30)):
+        record.timed_seconds = (0.1 + loss) * record.timed_steps
+        record.criterion_seconds = loss * record.timed_steps
+    assert time_caveats(summarise([records[0], records[3]], BOTH)) == []
+
+
 def test_table(records: list[RunRecord]) -> None:
     rows = table_rows(summarise(records, BOTH))
     assert all(len(row) == len(TABLE_HEADER) for row in rows)
     assert rows[0] == (
         "Hungarian matching", "3", "27.0 ± 6.1", "54.0 ± 12.2", "baseline", "–",
-        "300 (100 %)", "150 s (100 %)", "0.500 ± 0.000", "0.100 ± 0.000", "3.00 GiB",
+        "300 (100 %)", "150 s (100 %)", "0.500 ± 0.000", "0.180 ± 0.000", "3.00 GiB",
     )  # fmt: skip
     assert rows[1][4:8] == ("+3.7 ± 4.0", "2 of 3", "150 (50 %, 2 of 3 seeds)", "60 s (40 %, 2 of 3 seeds)")
 
