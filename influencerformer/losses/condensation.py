@@ -31,9 +31,11 @@ class _DirectionSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         logits, query_mask = ctx.saved_tensors
-        direction, length = _directions(logits, query_mask)
-        grad = ctx.membership.spread(torch.nn.functional.pad(grads[0], (1, 0)))
-        grad = (grad - direction * (direction * grad).sum(-2, keepdim=True)) / length
+        # an autocast region around backward() would lower the precision of the products
+        with torch.autocast(logits.device.type, enabled=False):
+            direction, length = _directions(logits, query_mask)
+            grad = ctx.membership.spread(torch.nn.functional.pad(grads[0], (1, 0)))
+            grad = (grad - direction * (direction * grad).sum(-2, keepdim=True)) / length
         return _centred(grad, query_mask), None, None
 
 

@@ -44,13 +44,15 @@ class _Sums(torch.autograd.Function):
         (logits,) = ctx.saved_tensors
         membership: Membership = ctx.membership
         by_logit, by_softplus, by_sigma, by_total_softplus, by_total_sigma = grads
-        sigma = logits.sigmoid()
-        # sigma (d softplus + (1 - sigma) d sigma) + d logit, in place: these are the largest tensors of the step
-        grad = membership.spread(by_sigma, by_total_sigma)
-        grad.addcmul_(grad, sigma, value=-1)
-        grad.add_(membership.spread(by_softplus, by_total_softplus))
-        grad.mul_(sigma)
-        grad.add_(membership.spread(by_logit))
+        # an autocast region around backward() would lower the precision of the products
+        with torch.autocast(logits.device.type, enabled=False):
+            sigma = logits.sigmoid()
+            # sigma (d softplus + (1 - sigma) d sigma) + d logit, in place: these are the largest tensors of the step
+            grad = membership.spread(by_sigma, by_total_sigma)
+            grad.addcmul_(grad, sigma, value=-1)
+            grad.add_(membership.spread(by_softplus, by_total_softplus))
+            grad.mul_(sigma)
+            grad.add_(membership.spread(by_logit))
         return grad, None
 
 
