@@ -138,18 +138,18 @@ def test_membership_gathers_and_spreads_as_transposes(seed: int, limit: int) -> 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", ["labels", "masks"])
 def test_random_pixels_estimate_the_loss(loss: Any, form: str) -> None:
-    """Potentials on drawn pixels scatter around those on all; a draw of all is exact."""
+    """Classes decide the claims here, so potentials on drawn pixels scatter around those on all; all is exact."""
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (2, 400), generator=g)
     labels[:, :40] = -1
     batch = Batch(5, counts=(2, 2), pixels=400)
     truth = {"instance_masks": (labels[:, None] == torch.tensor([[1], [2]]))} if form == "masks" else {}
     arguments = (batch.masks, labels, batch.class_logits, batch.classes)
-    expected = loss(*arguments, **truth)
-    torch.testing.assert_close(loss(*arguments, **truth, num_points=400), expected)
+    expected = loss(*arguments, **truth, class_weight=1e3)
+    torch.testing.assert_close(loss(*arguments, **truth, num_points=400, class_weight=1e3), expected)
     torch.manual_seed(0)
-    draws = torch.stack([loss(*arguments, **truth, num_points=200)["claim_mask"] for _ in range(20)])
+    draws = torch.stack([loss(*arguments, **truth, num_points=200, class_weight=1e3)["claim_mask"] for _ in range(20)])
     assert draws.std() > 0
     assert (draws.mean() - expected["claim_mask"]).abs() < 0.05 * expected["claim_mask"]
     torch.manual_seed(0)
-    torch.testing.assert_close(loss(*arguments, **truth, num_points=200)["claim_mask"], draws[0])
+    torch.testing.assert_close(loss(*arguments, **truth, num_points=200, class_weight=1e3)["claim_mask"], draws[0])
