@@ -41,7 +41,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.forget_from(trainer.global_step)
+                logger.forget_after(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -40,9 +40,7 @@ def with_bases(path: Path, _after: tuple[Path, ...] = ()) -> list[Path]:
         UserError: a file is missing, no YAML mapping, or starts from itself.
     """
     if path.resolve() in _after:
-        raise UserError(
-            f"{path} starts from itself: take the key {BASE_KEY} out of one of {_after[-1]} and {path}"
-        )
+        raise UserError(f"{path} starts from itself: take the key {BASE_KEY} out of one of {_after[-1]} and {path}")
     base = read_config(path).get(BASE_KEY)
     if base is None:
         return [path]

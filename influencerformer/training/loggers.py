@@ -17,10 +17,10 @@ SAVE_EVERY_SECONDS = 20.0
 
 
 class MetricsFile(Logger):
-    """Keeps everything that is logged in one `metrics.csv`, one row a step.
+    """Keeps everything that is logged in one `metrics.csv`, one row a step: the optimiser steps done by then.
 
     Lightning's CSVLogger deletes or splits the file when a run is resumed; this one goes on with it, and
-    `forget_from` takes out the rows of steps that a resumed run makes again. The file is replaced as a
+    `forget_after` takes out the rows of steps that a resumed run makes again. The file is replaced as a
     whole, so a reader never sees half of it.
 
     Args:
@@ -56,7 +56,7 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
         values.pop("epoch", None)
-        step = len(self._rows) if step is None else step
+        step = len(self._rows) if step is None else int(step)
         if self._rows and int(self._rows[-1]["step"]) == step:
             self._rows[-1].update(values)
         else:
@@ -64,9 +64,9 @@ class MetricsFile(Logger):
         if time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
             self.save()
 
-    def forget_from(self, step: int) -> None:
-        """Drops the rows of this step and all later ones."""
-        self._rows = [row for row in self._rows if int(row["step"]) < step]
+    def forget_after(self, step: int) -> None:
+        """Drops the rows of later steps."""
+        self._rows = [row for row in self._rows if int(row["step"]) <= step]
 
     @rank_zero_only
     def save(self) -> None:

@@ -139,6 +139,7 @@ class InstanceSegmenter(LightningModule):
         self.log_dict(parts, batch_size=size)
         rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
         self.log("train/learning_rate", max(rates), batch_size=size)
+        self._log_step(self.trainer.global_step + 1)
         return loss
 
     def on_before_backward(self, loss: Tensor) -> None:
@@ -208,6 +209,12 @@ class InstanceSegmenter(LightningModule):
         values = self._metric.compute()
         self.log_dict({f"val/{name}": 100.0 * values[name] for name in ("AP", "AP50", "AP75")})
         self._metric = None
+        if self.trainer.state.fn == "fit":
+            self._log_step(self.trainer.global_step)
+
+    def _log_step(self, step: int) -> None:
+        """Files what is logged now under the optimiser steps done; Lightning's own count is off after a resume."""
+        self.log("step", float(step), batch_size=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.hparams

@@ -81,7 +81,7 @@ def test_metrics_go_on_after_a_resume(tmp_path: Path) -> None:
         first.log_metrics({"loss": float(step)}, step=step)
     first.save()
     second = MetricsFile(tmp_path)
-    second.forget_from(2)
+    second.forget_after(1)
     second.log_metrics({"loss": 7.0}, step=2)
     second.save()
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "0,0.0", "1,1.0", "2,7.0"]
