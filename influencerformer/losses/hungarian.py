@@ -29,6 +29,8 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
     Returns:
         (..., B, Q, K) assignment in the dtype of ``cost``.
     """
+    if cost.numel() == 0:
+        return torch.zeros_like(cost)
     costs = cost.double().cpu().numpy().reshape(-1, *cost.shape[-3:])
     finite = np.isfinite(costs)
     worst = np.abs(costs[finite]).max(initial=1.0)

@@ -103,6 +103,8 @@ def make_inputs(
             )
     if query_mask is not None and query_mask.shape != (batch, num_queries):
         raise ValueError(f"query_mask must be (B, Q) = {(batch, num_queries)}, got {tuple(query_mask.shape)}")
+    if query_mask is not None and query_mask.dtype != torch.bool:
+        raise TypeError(f"query_mask must be bool, got {query_mask.dtype}")
 
     nonfinite = nonfinite or ("raise" if masks[0].device.type == "cpu" else "skip")
     checked = [_finite("mask_logits", full_precision(layer), nonfinite) for layer in masks]
