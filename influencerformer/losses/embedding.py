@@ -132,13 +132,19 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().sum(-1) + torch.finfo(a.dtype).eps ** 2).sqrt()
 
 
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M) distances around a common centre: ``cdist`` loses digits far from the origin."""
+    centre = b.mean(0)
+    return torch.cdist(a - centre, b - centre)
+
+
 @torch.no_grad()
 def _near_pairs(a: Tensor, b: Tensor, radius: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     """Indices (i, j) with |a_i - b_j| < radius: with labels, those not of one instance; without, those with i < j."""
     rows, columns = [], []
     step = max(1, CHUNK_PAIRS // max(len(b), 1))
     for start in range(0, len(a), step):
-        near = torch.cdist(a[start : start + step], b) < radius
+        near = _distances(a[start : start + step], b) < radius
         if labels is not None:
             same = labels[start : start + step, None] == labels
             near &= ~(same & (labels > 0))
@@ -202,7 +208,7 @@ def condense(followers: Tensor, influencers: Tensor, radius: float) -> Tensor:
     nearest = torch.zeros(len(followers), dtype=torch.long, device=followers.device)
     step = max(1, CHUNK_PAIRS // max(len(influencers), 1))
     for start in range(0, len(followers), step):
-        distance, index = torch.cdist(followers[start : start + step], influencers).min(1)
+        distance, index = _distances(followers[start : start + step], influencers).min(1)
         nearest[start : start + step] = torch.where(distance < radius, index, -1)
     found, labels = nearest.unique(return_inverse=True)
     return labels + (0 if len(found) and found[0] < 0 else 1)
