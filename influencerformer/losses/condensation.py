@@ -17,26 +17,21 @@ CROWD_POWER = 4
 """Power mean over the instances that overlap one: even in K, unlike a sum, and never vanishing, unlike a mean."""
 
 
-class _DirectionSums(torch.autograd.Function):
-    """Segment sums of the dense class vectors' directions; keeps the logits alone and has a closed-form backward."""
+class _Directions(torch.autograd.Function):
+    """The dense class vectors' directions; keeps the logits alone and has a closed-form backward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, membership: Membership, query_mask: Tensor) -> Tensor:
-        direction, _ = _directions(logits, query_mask)
+    def forward(ctx: Any, logits: Tensor, query_mask: Tensor) -> Tensor:
         ctx.save_for_backward(logits, query_mask)
-        ctx.membership = membership
-        return membership.gather(direction)[0][..., 1:]
+        return _directions(logits, query_mask)[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         logits, query_mask = ctx.saved_tensors
-        # an autocast region around backward() would lower the precision of the products
-        with torch.autocast(logits.device.type, enabled=False):
-            direction, length = _directions(logits, query_mask)
-            grad = ctx.membership.spread(torch.nn.functional.pad(grads[0], (1, 0)))
-            grad = (grad - direction * (direction * grad).sum(-2, keepdim=True)) / length
-        return _centred(grad, query_mask), None, None
+        direction, length = _directions(logits, query_mask)
+        grad = (grads[0] - direction * (direction * grads[0]).sum(-2, keepdim=True)) / length
+        return _centred(grad, query_mask), None
 
 
 def _centred(values: Tensor, query_mask: Tensor) -> Tensor:
@@ -69,17 +64,18 @@ def condensation(
 
     .. math::
         \text{attraction}_k = 1 - |\bar e_k| = \operatorname*{mean}_{n \in k} (1 - e_n \cdot m_k), \qquad
-        \text{repulsion}_k = \Big( \sum_{l \ne k} \max(0, m_k \cdot m_l - \text{margin})^4 \Big)^{1/4}.
+        \text{repulsion}_k = \Big( \sum_{l \ne k} r_{kl}^4 \Big)^{1/4}, \quad
+        r_{kl} = \operatorname*{mean}_{n \in k} \max(0, e_n \cdot m_l - \text{margin}).
 
     Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
-    has none of either: there :math:`m_k \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
+    has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
     zero.
 
     Args:
         mask_logits: (B, Q, N) finite.
         targets: the truth of the same images.
         membership: of the same targets.
-        rep_margin: cosine above which prototypes repel, at least 0.
+        rep_margin: cosine above which a pixel and the prototype of another instance repel, at least 0.
         query_mask: (B, Q) bool, False for padding.
 
     Returns:
@@ -89,14 +85,15 @@ def condensation(
         mask = mask_logits.new_ones(*mask_logits.shape[:2], 1)
     else:
         mask = query_mask.to(mask_logits.dtype)[..., None]
-    sums = _DirectionSums.apply(mask_logits, membership, mask)
-    mean = sums / targets.sizes.clamp(min=1)[:, None]
+    direction = _Directions.apply(mask_logits, mask)
+    size = targets.sizes.clamp(min=1)[:, None]
+    mean = membership.gather(direction)[0][..., 1:] / size
     length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
     exists = targets.instance_mask & (mask.sum((1, 2)) > 1)[:, None]
     attraction = (1 - length).clamp(min=0) * exists
     prototype = mean / length.clamp(min=SOFTENING**2)[:, None]
-    cosine = prototype.transpose(1, 2) @ prototype
+    excess = (prototype.transpose(1, 2) @ direction - rep_margin).clamp(min=0)
+    overlap = membership.gather(excess)[0][..., 1:] / size
     pairs = exists[:, :, None] & exists[:, None]
     pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
-    excess = (cosine - rep_margin).clamp(min=0) * pairs
-    return attraction, torch.linalg.vector_norm(excess, CROWD_POWER, dim=-1)
+    return attraction, torch.linalg.vector_norm(overlap * pairs, CROWD_POWER, dim=1)

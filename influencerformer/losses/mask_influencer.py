@@ -63,7 +63,7 @@ def mask_influencer_loss(
         query_mask: (Q,) or (B, Q) bool, False for padded queries; an image has at least one query.
         attr_weight, rep_weight, bg_weight: weights of the pixel potential: members pulled in, members of other
             instances pushed out, background pushed out. All 1 is binary cross-entropy.
-        rep_margin: cosine above which instance prototypes repel in the condensation, at least 0.
+        rep_margin: cosine above which a pixel and another instance's prototype repel in the condensation, at least 0.
         temperature: of the claims, in the units of D (weights 2/5/5): 0.5 is soft, 0.02 nearly an assignment.
         class_weight, mask_weight, dice_weight: weights of class, pixel and overlap terms.
         condensation_weight: weight of the condensation.
