@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from influencerformer.training.loggers import MetricsFile
@@ -35,6 +35,7 @@ class LastCheckpoint(Checkpoint):
         self.every_seconds = 60.0 * every_minutes
         self._saved_at = 0.0
         self._saved_step = 0
+        self._validated_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -47,12 +48,27 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = time.monotonic() - self._saved_at > self.every_seconds
-        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+        due = trainer.strategy.broadcast(due) if trainer.world_size > 1 else due
+        if due and not self._ends_unvalidated(trainer):
             self._save(trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validated_step = trainer.global_step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Makes a resumed run make good a validation that was due but not finished.
+
+        Lightning would leave it out, or go on with the images that were left and report AP of these alone.
+        """
+        if trainer.global_step != self._validated_step:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for counts in (progress["total"], progress["current"]):  # in its first batch
+                counts.update(ready=1, started=1, processed=0, completed=0)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step != self._saved_step:
@@ -64,10 +80,16 @@ class LastCheckpoint(Checkpoint):
         moved_on = trainer.state.fn == "fit" and trainer.global_step != self._saved_step
         if isinstance(exception, NonFiniteLossError) or not (reaches_all and moved_on):
             return
+        if self._ends_unvalidated(trainer):
+            return
         try:
             self._save(trainer)
         except Exception as error:
             rank_zero_warn(f"{self.path} could not be saved ({error}); what stopped the run follows")
+
+    def _ends_unvalidated(self, trainer: Trainer) -> bool:
+        """Whether a run resumed from here would have no step left to do, and so never do its last validation."""
+        return 0 < trainer.max_steps <= trainer.global_step != self._validated_step
 
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False):
@@ -77,6 +99,29 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class RunProgressBar(RichProgressBar):
+    """A bar an epoch, with the step of the whole run beside it and one line a validation, also in a log file."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        return {"step": _of_all(trainer), **metrics}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch}"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            values = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if name.startswith("val/"))
+            print(f"step {_of_all(trainer)}: {values}", flush=True)
+
+
+def _of_all(trainer: Trainer) -> str:
+    return f"{trainer.global_step}/{trainer.estimated_stepping_batches}"
 
 
 class RandomState(Callback):

@@ -16,13 +16,13 @@ from jsonargparse import ArgumentError
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.errors import UserError
-from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState
+from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState, RunProgressBar
 from influencerformer.training.config_files import expand_configs, named_configs
 from influencerformer.training.loggers import MetricsFile
 from influencerformer.training.module import InstanceSegmenter, read_checkpoint
@@ -182,7 +182,7 @@ class FitCLI(SegmenterCLI):
             )
             callbacks += [best, LastCheckpoint(out_dir)]
         if config.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(RunProgressBar())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
 
