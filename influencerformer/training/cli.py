@@ -51,7 +51,7 @@ class SaveRunConfig(SaveConfigCallback):
             config.pop(name, None)
         path = Path(trainer.default_root_dir) / CONFIG_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.parser.dump(config, skip_validation=True), encoding="utf-8")
+        path.write_text(self.parser.dump(config, skip_none=False, skip_validation=True), encoding="utf-8")
 
 
 class SegmenterCLI(LightningCLI):
@@ -276,8 +276,11 @@ def _leave_out_noise() -> None:
         "You're resuming from a checkpoint that ended before the epoch ended",  # our loader goes on within it
     ):
         warnings.filterwarnings("ignore", message=message)
-    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    log.addFilter(lambda record: "pypi.org/project/lit" not in record.getMessage())
+    for logger, message in (
+        ("lightning.pytorch.utilities.rank_zero", "pypi.org/project/lit"),
+        ("transformers.models.mask2former.configuration_mask2former", "is not a supported model"),
+    ):
+        logging.getLogger(logger).addFilter(lambda record, message=message: message not in record.getMessage())
 
 
 def run(command: str, options: list[str]) -> int:

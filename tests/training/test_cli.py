@@ -99,13 +99,18 @@ def test_bad_input_ends_with_one_sentence_and_code_2(
     assert not (tmp_path / "o").exists()
 
 
-def test_run_folder_follows_configuration_and_seed(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_compose_and_name_the_run_folder(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for hook in ("before_instantiate_classes", "instantiate_classes", "after_instantiate_classes"):
         monkeypatch.setattr(FitCLI, hook, lambda self: None)
     cli = FitCLI(["--config", str(tiny_config), "--seed_everything", "7"], "fit", "")
     assert cli.out_dir == Path("runs/tiny/influencer-seed7")
     assert cli.config.data.seed == 7
     assert cli.config.trainer.max_steps == 6
+    (tmp_path / "more.yaml").write_text("model:\n  loss: hungarian\n")
+    more = FitCLI(["--config", str(tiny_config), "--config", str(tmp_path / "more.yaml")], "fit", "")
+    assert (more.config.model.loss, more.config.trainer.max_steps) == ("hungarian", 6)
 
 
 def test_precision_without_a_gpu() -> None:

@@ -84,6 +84,7 @@ def test_run_leaves_everything_needed_to_go_on(finished: FitCLI) -> None:
     assert rates == sorted(rates, reverse=True)
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["model"]["loss"] == "influencer"
+    assert config["trainer"]["check_val_every_n_epoch"] is None
     assert not {"resume", "config", "base"} & config.keys()
 
 
