@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from influencerformer.losses.hungarian import HungarianMaskLoss
 from influencerformer.losses.image_points import sample_image_points
 from influencerformer.losses.mask_influencer import MaskInfluencerLoss
+from influencerformer.losses.targets import IGNORED
 
 
 def pad_classes(class_labels: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -36,7 +37,7 @@ def _as_maps(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor], devi
             )
         if truth.ndim == 3 and len(truth) != len(classes):
             raise ValueError(f"mask_labels[{i}] holds {len(truth)} masks, class_labels[{i}] {len(classes)} classes")
-        truths.append(truth.to(device))
+        truths.append(truth.to(device).long() if truth.ndim == 2 else truth.to(device))
     if len({truth.ndim for truth in truths}) > 1:
         truths = [_masks_of(truth, len(c)) for truth, c in zip(truths, class_labels, strict=True)]
     height = max(truth.shape[-2] for truth in truths)
@@ -57,8 +58,8 @@ def _pad_ignored(truth: Tensor, height: int, width: int) -> Tensor:
     if not any(pad):
         return truth
     if truth.dtype in (torch.bool, torch.uint8):
-        truth = truth.to(torch.int8)
-    return F.pad(truth, pad, value=-1)
+        truth = (truth > 0).to(torch.int8)
+    return F.pad(truth, pad, value=IGNORED)
 
 
 class ImageCriterion(nn.Module):
