@@ -104,7 +104,7 @@ def make_targets(
 
     Raises:
         TypeError: labels that are not integers.
-        ValueError: shapes that do not fit, or labels above K.
+        ValueError: shapes that do not fit, labels above K, or an instance without a class.
     """
     if instance_labels is None and instance_masks is None:
         raise ValueError("instance_labels or instance_masks is needed, both are None")
@@ -150,4 +150,13 @@ def make_targets(
         raise ValueError(
             f"instance_labels go up to {int(labels.max())}, but class_labels names only K = {num_instances} instances"
         )
-    return _assemble(labels, masks, valid, classes, dtype)
+    targets = _assemble(labels, masks, valid, classes, dtype)
+    if classes.device.type == "cpu":
+        stray = (targets.sizes > 0) & (classes < 0)
+        if bool(stray.any()):
+            image, instance = stray.nonzero()[0].tolist()
+            raise ValueError(
+                f"instance {instance + 1} of image {image} has pixels, but its class in class_labels is -1 (padding): "
+                "give every instance of an image a class"
+            )
+    return targets
