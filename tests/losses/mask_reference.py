@@ -75,28 +75,27 @@ def transport(potential: Matrix, none: list[float], temperature: float, iteratio
 def condensation(masks: Matrix, labels: list[int], count: int, margin: float) -> tuple[float, float]:
     """Attraction and repulsion, summed over the instances of one image."""
     queries = range(len(masks))
-    means, attraction = [], 0.0
-    for k in range(1, count + 1):
-        members = [n for n, label in enumerate(labels) if label == k]
-        mean = [0.0 for _ in queries]
-        for n in members:
-            centre = sum(masks[q][n] for q in queries) / len(masks)
-            column = [masks[q][n] - centre for q in queries]
-            length = math.sqrt(sum(c * c for c in column) + SOFTENING**2)
-            for q in queries:
-                mean[q] += column[q] / length / len(members)
-        means.append(mean)
-    lengths = [math.sqrt(sum(m * m for m in mean)) for mean in means]
+    directions = []
+    for n in range(len(labels)):
+        centre = sum(masks[q][n] for q in queries) / len(masks)
+        column = [masks[q][n] - centre for q in queries]
+        length = math.sqrt(sum(c * c for c in column) + SOFTENING**2)
+        directions.append([c / length for c in column])
+    members = [[n for n, label in enumerate(labels) if label == k] for k in range(1, count + 1)]
+    prototypes, attraction = [], 0.0
+    for own in members:
+        mean = [sum(directions[n][q] for n in own) / len(own) for q in queries]
+        length = math.sqrt(sum(m * m for m in mean))
+        attraction += 1 - length
+        prototypes.append([m / max(length, SOFTENING**2) for m in mean])
     repulsion = 0.0
-    for k in range(count):
-        attraction += 1 - lengths[k]
-        excess = []
-        for other in range(count):
+    for k, own in enumerate(members):
+        power = 0.0
+        for other, prototype in enumerate(prototypes):
             if other != k:
-                dot = sum(a * b for a, b in zip(means[k], means[other], strict=True))
-                length = max(lengths[k], SOFTENING**2) * max(lengths[other], SOFTENING**2)
-                excess.append(max(0.0, dot / length - margin))
-        repulsion += sum(e**4 for e in excess) ** 0.25
+                cosines = [sum(a * b for a, b in zip(directions[n], prototype, strict=True)) for n in own]
+                power += (sum(max(0.0, c - margin) for c in cosines) / len(own)) ** 4
+        repulsion += power**0.25
     return attraction, repulsion
 
 
