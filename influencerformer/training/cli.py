@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import logging
 import sys
@@ -280,7 +281,11 @@ def _leave_out_noise() -> None:
         ("lightning.pytorch.utilities.rank_zero", "pypi.org/project/lit"),
         ("transformers.models.mask2former.configuration_mask2former", "is not a supported model"),
     ):
-        logging.getLogger(logger).addFilter(lambda record, message=message: message not in record.getMessage())
+        logging.getLogger(logger).addFilter(functools.partial(_lacks, message))
+
+
+def _lacks(message: str, record: logging.LogRecord) -> bool:
+    return message not in record.getMessage()
 
 
 def run(command: str, options: list[str]) -> int:
