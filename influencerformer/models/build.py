@@ -84,7 +84,8 @@ def _from_checkpoint(name: str, num_classes: int, num_queries: int) -> nn.Module
     try:
         config = AutoConfig.from_pretrained(name)
         config.num_labels = num_classes
-        config.num_queries = num_queries
+        # MaskFormer keeps its queries in the decoder's own configuration
+        getattr(config, "decoder_config", config).num_queries = num_queries
         return AutoModelForUniversalSegmentation.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
     except Exception as error:  # the hub's own errors differ between its versions
         known = ", ".join(["mask2former-tiny", *PUBLISHED_BACKBONES])
