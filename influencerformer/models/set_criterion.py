@@ -66,8 +66,8 @@ class InfluencerSetCriterion(nn.Module):
         Args:
             outputs: "pred_logits" (B, Q, C + 1), no-object last; "pred_masks" (B, Q, h, w), (B, Q, N), or a list of B
                 tensors (Q, N_i); optionally "aux_outputs", a list of such dicts, one a layer.
-            targets: B dicts with "labels" (K,) and masks (K, H, W), or (K, N_i), or an integer instance map
-                (H, W), or (N_i,): 0 background, 1..K, -1 ignored.
+            targets: B dicts with "labels" (K,) and masks (K, H, W), or (K, N_i), negative where ignored, or an
+                integer instance map (H, W), or (N_i,): 0 background, 1..K, -1 ignored.
 
         Returns:
             {"loss_influencer": scalar}.
@@ -85,6 +85,7 @@ class InfluencerSetCriterion(nn.Module):
             loss = self.image_criterion(masks, classes, truths, labels)
             self.parts = self.image_criterion.parts
             return {"loss_influencer": loss}
+        _check_point_truth(truths, labels, masks[-1], [self._rows(mask).shape[1] for mask in masks[-1]])
         logits = [self._columns(layer) for layer in masks]
         instance_labels, instance_masks = _point_truth(truths, labels, logits[0].shape[-1], logits[0].device)
         result = self.loss(
@@ -97,9 +98,13 @@ class InfluencerSetCriterion(nn.Module):
         self.parts = {name: value for name, value in result.items() if name != "loss"}
         return {"loss_influencer": result["loss"]}
 
+    def _rows(self, mask: Tensor) -> Tensor:
+        """(Q, N)."""
+        return mask.T if self.queries_last else mask
+
     def _columns(self, masks: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, Q, N), padded."""
-        rows = [mask.T if self.queries_last else mask for mask in masks]
+        rows = [self._rows(mask) for mask in masks]
         most = max(row.shape[1] for row in rows)
         return torch.stack([F.pad(row, (0, most - row.shape[1])) for row in rows])
 
@@ -108,14 +113,35 @@ def _stacked(logits: Tensor | Sequence[Tensor]) -> Tensor:
     return logits if isinstance(logits, Tensor) else torch.stack(list(logits))
 
 
+def _check_point_truth(
+    truths: Sequence[Tensor], classes: Sequence[Tensor], masks: Tensor | Sequence[Tensor], num_points: Sequence[int]
+) -> None:
+    """Lists must name every point; the targets of a padded tensor (B, Q, N) may be shorter."""
+    if not len(truths) == len(classes) == len(num_points):
+        raise ValueError(f"{len(truths)} targets came with {len(num_points)} pred_masks")
+    for i, (truth, labels, count) in enumerate(zip(truths, classes, num_points, strict=True)):
+        if truth.ndim not in (1, 2) or truth.ndim != truths[0].ndim:
+            raise ValueError(
+                f"targets must all hold masks (K, N) or all instance maps (N,), as pred_masks have N points; "
+                f"target 0 came as {tuple(truths[0].shape)}, target {i} as {tuple(truth.shape)}"
+            )
+        if truth.ndim == 2 and len(truth) != len(labels):
+            raise ValueError(f"target {i} holds {len(truth)} masks and {len(labels)} labels")
+        found = truth.shape[-1]
+        if found > count or (found < count and not isinstance(masks, Tensor)):
+            raise ValueError(f"target {i} covers {found} points, its pred_masks {count}")
+
+
 def _point_truth(
     truths: Sequence[Tensor], classes: Sequence[Tensor], num_points: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """Labels (B, N) with -1 for padding, and masks (B, K, N) unless the truth is label maps."""
     if truths[0].ndim == 1:
-        labels = [F.pad(t.to(device), (0, num_points - len(t)), value=IGNORED) for t in truths]
-        return torch.stack(labels), None
-    most = max((len(c) for c in classes), default=0)
-    masks = [F.pad(t.to(device).bool(), (0, num_points - t.shape[1], 0, most - len(t))) for t in truths]
-    labels = [torch.zeros(t.shape[1], dtype=torch.long, device=device) for t in truths]
-    return torch.stack([F.pad(t, (0, num_points - len(t)), value=IGNORED) for t in labels]), torch.stack(masks)
+        labels = [truth.to(device) for truth in truths]
+        masks = None
+    else:
+        most = max(len(c) for c in classes)
+        pads = [(0, num_points - t.shape[1], 0, most - len(t)) for t in truths]
+        masks = torch.stack([F.pad(t.to(device) > 0, pad) for t, pad in zip(truths, pads, strict=True)])
+        labels = [torch.where((t.to(device) < 0).any(0), IGNORED, 0) for t in truths]
+    return torch.stack([F.pad(t, (0, num_points - len(t)), value=IGNORED) for t in labels]), masks
