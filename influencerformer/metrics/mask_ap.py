@@ -76,9 +76,7 @@ class MaskAP:
         self.image_ids.add(image_id)
         for rle, score, label in zip(encode(masks), scores.tolist(), labels.tolist(), strict=True):
             category = self.categories[label]["id"]
-            self.results.append(
-                {"image_id": image_id, "category_id": category, "segmentation": rle, "score": score}
-            )
+            self.results.append({"image_id": image_id, "category_id": category, "segmentation": rle, "score": score})
 
     def merge(self, results: list[dict[str, Any]], image_ids: set[int]) -> None:
         """Add what another process collected (its `results` and `image_ids`); images count once."""

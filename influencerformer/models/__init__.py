@@ -6,6 +6,14 @@ from influencerformer.models.transformers_criterion import (
     set_progress,
     use_hungarian_loss,
     use_influencer_loss,
+    use_stock_loss,
 )
 
-__all__ = ["InfluencerSetCriterion", "build_model", "set_progress", "use_hungarian_loss", "use_influencer_loss"]
+__all__ = [
+    "InfluencerSetCriterion",
+    "build_model",
+    "set_progress",
+    "use_hungarian_loss",
+    "use_influencer_loss",
+    "use_stock_loss",
+]

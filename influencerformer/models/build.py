@@ -64,6 +64,7 @@ def mask2former_config(name: str, num_classes: int, num_queries: int) -> Mask2Fo
             "encoder_layers": 1,
             "decoder_layers": 4,
             "num_attention_heads": 4,
+            "train_num_points": 2048,
         }
     return Mask2FormerConfig(backbone_config=_backbone_config(name), num_queries=num_queries, **size)
 

@@ -39,13 +39,13 @@ def _as_maps(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor], devi
             raise ValueError(f"mask_labels[{i}] holds {len(truth)} masks, class_labels[{i}] {len(classes)} classes")
         truths.append(truth.to(device).long() if truth.ndim == 2 else truth.to(device))
     if len({truth.ndim for truth in truths}) > 1:
-        truths = [_masks_of(truth, len(c)) for truth, c in zip(truths, class_labels, strict=True)]
+        truths = [masks_of(truth, len(c)) for truth, c in zip(truths, class_labels, strict=True)]
     height = max(truth.shape[-2] for truth in truths)
     width = max(truth.shape[-1] for truth in truths)
     return [_pad_ignored(truth, height, width) for truth in truths]
 
 
-def _masks_of(truth: Tensor, count: int) -> Tensor:
+def masks_of(truth: Tensor, count: int) -> Tensor:
     """A label map (H, W) as masks (K, H, W) int8 with -1 ignored; masks as they are."""
     if truth.ndim == 3:
         return truth

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from influencerformer.losses.hungarian import HungarianMaskLoss
 from influencerformer.losses.mask_influencer import MaskInfluencerLoss
-from influencerformer.models.image_criterion import ImageCriterion
+from influencerformer.models.image_criterion import ImageCriterion, masks_of
 
 Model = TypeVar("Model", bound=nn.Module)
 WEIGHTS = ("class_weight", "mask_weight", "dice_weight")
@@ -49,6 +49,36 @@ class TransformersCriterion(ImageCriterion):
         loss = super().forward(masks, classes, mask_labels, class_labels)
         name = "influencer" if isinstance(self.loss, MaskInfluencerLoss) else "hungarian"
         return {f"loss_{name}": loss}
+
+
+class StockCriterion(nn.Module):
+    """transformers' own criterion, fed with instance maps: each becomes (K, H, W) masks, as it expects them."""
+
+    def __init__(self, criterion: nn.Module) -> None:
+        super().__init__()
+        self.criterion = criterion
+
+    @property
+    def empty_weight(self) -> Tensor:
+        """(C + 1,) the criterion's class weights."""
+        weight = self.criterion.empty_weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def forward(
+        self,
+        masks_queries_logits: Tensor,
+        class_queries_logits: Tensor,
+        mask_labels: Sequence[Tensor],
+        class_labels: Sequence[Tensor],
+        auxiliary_predictions: Any = None,
+    ) -> dict[str, Tensor]:
+        """The criterion's own result; ignored pixels, which it does not know, are background to it."""
+        masks = [
+            (masks_of(truth, len(classes)) > 0).to(masks_queries_logits.dtype)
+            for truth, classes in zip(mask_labels, class_labels, strict=True)
+        ]
+        return self.criterion(masks_queries_logits, class_queries_logits, masks, class_labels, auxiliary_predictions)
 
 
 def _criterion_of(model: nn.Module) -> nn.Module:
@@ -131,6 +161,23 @@ def use_hungarian_loss(
         The same model.
     """
     _swap(model, HungarianMaskLoss, num_points, edge_fraction, options)
+    return model
+
+
+def use_stock_loss(model: Model, *, num_points: int | None = None) -> Model:
+    """transformers' own criterion with instance maps accepted: for comparisons with what a user has today.
+
+    Args:
+        model: as for :func:`use_influencer_loss`; its criterion must not have been swapped yet.
+        num_points: points a mask that Mask2Former's and EoMT's criterion sample; None keeps the configuration's.
+
+    Returns:
+        The same model.
+    """
+    criterion: Any = _criterion_of(model)
+    if num_points is not None:
+        criterion.num_points = criterion.matcher.num_points = num_points
+    model.criterion = StockCriterion(criterion)
     return model
 
 

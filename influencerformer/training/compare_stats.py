@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from influencerformer.training.record import EvalPoint, RunRecord
 
 REST_TOLERANCE = 0.1
-LOSS_TITLES = {"hungarian": "Hungarian matching", "influencer": "Influencer Loss"}
+LOSS_TITLES = {
+    "hungarian": "Hungarian matching",
+    "influencer": "Influencer Loss",
+    "stock": "transformers' criterion",
+}
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,18 @@ from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.errors import UserError
 from influencerformer.metrics.mask_ap import MaskAP
 from influencerformer.metrics.predictions import instance_predictions
-from influencerformer.models import build_model, set_progress, use_hungarian_loss, use_influencer_loss
+from influencerformer.models import (
+    build_model,
+    set_progress,
+    use_hungarian_loss,
+    use_influencer_loss,
+    use_stock_loss,
+)
 from influencerformer.training.optimization import Schedule, learning_rate_factor, parameter_groups
 from influencerformer.training.timing import CriterionClock
 
-Loss = Literal["influencer", "hungarian"]
-USE_LOSS = {"influencer": use_influencer_loss, "hungarian": use_hungarian_loss}
+Loss = Literal["influencer", "hungarian", "stock"]
+USE_LOSS = {"influencer": use_influencer_loss, "hungarian": use_hungarian_loss, "stock": use_stock_loss}
 NON_FINITE_CHECKPOINT = "non_finite.ckpt"
 NON_FINITE_WORDS = ("NaN", "infinite", "infeasible", "invalid numeric")
 """What the criteria, or scipy's assignment within one, say of values that are not finite."""
@@ -53,7 +59,8 @@ class InstanceSegmenter(LightningModule):
         class_names: C names, kept for predictions; on the command line taken from the data.
         num_queries: Q, the most instances an image can have predicted.
         pretrained: start from published weights of the backbone (needs them on disk or a network).
-        loss: influencer, or hungarian for the standard loss with bipartite matching.
+        loss: influencer; hungarian, the standard loss with bipartite matching, hardened and on the same pixels; or
+            stock, transformers' own criterion.
         loss_options: keyword options of that loss, for example {condensation_weight: 2.0}.
         learning_rate: of AdamW, at its highest.
         weight_decay: of AdamW, on weight matrices and kernels only.
