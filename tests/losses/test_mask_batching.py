@@ -87,6 +87,19 @@ def test_masks_alone_ignore_nothing(loss: Any) -> None:
     torch.testing.assert_close(again, expected)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_masks_count_no_ignored_pixel(loss: Any) -> None:
+    """A mask that is set where the pixel is ignored equals one that is not."""
+    batch = Batch(3)
+    ignored = torch.where(batch.labels < 0, -1, 0)
+    masks = batch.instance_masks()
+    arguments = (batch.masks, ignored, batch.class_logits, batch.classes)
+    expected = value_and_gradients(loss, *arguments, instance_masks=masks)
+    real = (batch.classes >= 0)[..., None]
+    again = value_and_gradients(loss, *arguments, instance_masks=masks | ((batch.labels < 0)[:, None] & real))
+    torch.testing.assert_close(again, expected)
+
+
 def test_scatter_equals_product_on_many_instances() -> None:
     """On either side of the switch between the two ways to sum."""
     values = {}

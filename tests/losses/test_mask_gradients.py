@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from influencerformer.losses import mask_influencer, mask_influencer_loss, membership
-from influencerformer.losses.condensation import condensation
+from influencerformer.losses.condensation import _Directions, condensation
 from influencerformer.losses.mask_sums import mask_sums
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.pair_potential import pair_potential
@@ -63,6 +63,13 @@ def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> 
         lambda x: condensation(x, targets, Membership(targets), rep_margin=rep_margin, query_mask=query_mask),
         logits(seed=1),
     )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_directions(padded: bool) -> None:
+    mask = torch.ones(2, 4, 1, dtype=torch.float64)
+    mask[1, 3] = float(not padded)
+    assert gradcheck(lambda x: _Directions.apply(x, mask), logits(seed=2))
 
 
 def test_condensation_is_smooth_where_all_queries_agree(targets: MaskTargets) -> None:
