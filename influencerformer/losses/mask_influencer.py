@@ -174,7 +174,7 @@ class MaskInfluencerLoss(nn.Module):
 
     def __init__(
         self,
-        temperature: float | tuple[float, float] = (0.5, 0.02),
+        temperature: float | tuple[float, float] = (0.2, 0.02),
         *,
         anneal: float = 0.7,
         total_steps: int = 10_000,

@@ -141,7 +141,7 @@ def use_influencer_loss(
         >>> from influencerformer.models import build_model
         >>> model = use_influencer_loss(build_model("mask2former-tiny", num_classes=1), total_steps=5000)
         >>> model.criterion.loss.temperature
-        0.5
+        0.2
     """
     _swap(model, MaskInfluencerLoss, num_points, edge_fraction, options)
     return model
