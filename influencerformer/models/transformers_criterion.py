@@ -173,8 +173,15 @@ def use_stock_loss(model: Model, *, num_points: int | None = None) -> Model:
 
     Returns:
         The same model.
+
+    Raises:
+        TypeError: not such a model, or its criterion was swapped before.
     """
     criterion: Any = _criterion_of(model)
+    if isinstance(criterion, (TransformersCriterion, StockCriterion)):
+        raise TypeError(
+            f"expected a model with transformers' own criterion, its criterion is a {type(criterion).__name__}"
+        )
     if num_points is not None:
         criterion.num_points = criterion.matcher.num_points = num_points
     model.criterion = StockCriterion(criterion)
