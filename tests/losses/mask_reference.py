@@ -138,7 +138,7 @@ def mask_loss(
     class_weight: float = 2,
     mask_weight: float = 5,
     dice_weight: float = 5,
-    condensation_weight: float = 1,
+    condensation_weight: float = 3,
     no_object_weight: float = 0.1,
     quality: float = 0,
     iterations: int = 10,

@@ -16,7 +16,7 @@ from influencerformer.losses import hungarian_mask_loss, mask_influencer_loss, m
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "pixel weights": {"attr_weight": 0.7, "rep_weight": 2.5, "bg_weight": 0.3},
-    "weights": {"class_weight": 1.0, "mask_weight": 20.0, "dice_weight": 1.0, "condensation_weight": 3.0},
+    "weights": {"class_weight": 1.0, "mask_weight": 20.0, "dice_weight": 1.0, "condensation_weight": 0.5},
     "margin": {"rep_margin": 0.4},
     "no-object": {"no_object_weight": 0.5},
     "quality": {"quality": 0.5},

@@ -11,7 +11,7 @@ from mask_cases import MISTAKES, NUM_CLASSES, Planted, duplicated, merged, plant
 
 from influencerformer.losses import hungarian_mask_loss, mask_influencer_loss
 
-TEMPERATURES = [0.5, 0.3, 0.1, 0.05, 0.02]
+TEMPERATURES = [0.5, 0.2, 0.1, 0.05, 0.02]
 SIZES = [(1, 2), (2, 3), (2, 4), (3, 3), (3, 16), (5, 8), (5, 50), (8, 9)]
 """Instances and queries."""
 MARGIN = 0.05

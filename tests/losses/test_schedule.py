@@ -13,6 +13,8 @@ from mask_cases import Batch
 from influencerformer.losses import HungarianMaskLoss, MaskInfluencerLoss, mask_influencer_loss
 from influencerformer.losses.schedule import Annealing
 
+SPAN = (0.5, 0.02)
+
 
 def call(criterion: MaskInfluencerLoss, times: int = 1) -> None:
     batch = Batch(0, counts=(1,), queries=2, pixels=4)
@@ -36,7 +38,7 @@ def test_geometric_then_constant() -> None:
 
 @pytest.mark.parametrize(("progress", "expected"), [(0, 0.5), (0.35, 0.1), (0.7, 0.02), (1, 0.02)])
 def test_progress(progress: float, expected: float) -> None:
-    criterion = MaskInfluencerLoss()
+    criterion = MaskInfluencerLoss(SPAN)
     criterion.set_progress(progress)
     assert criterion.temperature == pytest.approx(expected)
 
@@ -53,7 +55,7 @@ def test_may_rise() -> None:
 
 def test_the_temperature_of_a_call_is_the_one_before_it() -> None:
     batch = Batch(0)
-    criterion = MaskInfluencerLoss(total_steps=4)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=4)
     for _ in range(4):
         temperature = criterion.temperature
         expected = mask_influencer_loss(*batch.arguments, temperature=temperature)
@@ -62,7 +64,7 @@ def test_the_temperature_of_a_call_is_the_one_before_it() -> None:
 
 
 def test_counts_calls_in_training_mode_alone() -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     call(criterion, 2)
     temperature = criterion.temperature
     criterion.eval()
@@ -75,19 +77,19 @@ def test_counts_calls_in_training_mode_alone() -> None:
 
 
 def test_set_progress_wins_over_counting() -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     criterion.set_progress(0.35)
     call(criterion, 10)
     assert criterion.temperature == pytest.approx(0.1)
 
 
 def test_state_is_saved_and_restored() -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     call(criterion, 4)
     stream = io.BytesIO()
     torch.save(criterion.state_dict(), stream)
     stream.seek(0)
-    resumed = MaskInfluencerLoss(total_steps=10)
+    resumed = MaskInfluencerLoss(SPAN, total_steps=10)
     resumed.load_state_dict(torch.load(stream))
     assert resumed.temperature == criterion.temperature < 0.5
     call(criterion)
@@ -96,15 +98,15 @@ def test_state_is_saved_and_restored() -> None:
 
 
 def test_state_inside_a_model() -> None:
-    model = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 1), "criterion": MaskInfluencerLoss(total_steps=10)})
+    model = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 1), "criterion": MaskInfluencerLoss(SPAN, total_steps=10)})
     call(model["criterion"], 4)  # type: ignore[arg-type]
-    other = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 1), "criterion": MaskInfluencerLoss(total_steps=10)})
+    other = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 1), "criterion": MaskInfluencerLoss(SPAN, total_steps=10)})
     other.load_state_dict(model.state_dict())
     assert other["criterion"].temperature == model["criterion"].temperature
 
 
 def test_state_without_the_counter_keeps_the_count() -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     call(criterion, 4)
     before = criterion.temperature
     criterion.load_state_dict({}, strict=False)
@@ -114,7 +116,7 @@ def test_state_without_the_counter_keeps_the_count() -> None:
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 @pytest.mark.parametrize("counted", [True, False])
 def test_copies(way: object, counted: bool) -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     if counted:
         call(criterion, 3)
     else:
@@ -128,7 +130,7 @@ def test_copies(way: object, counted: bool) -> None:
 
 
 def test_moving_and_halving_the_module_keeps_the_counter() -> None:
-    criterion = MaskInfluencerLoss(total_steps=10)
+    criterion = MaskInfluencerLoss(SPAN, total_steps=10)
     call(criterion, 3)
     criterion.half().to("cpu")
     assert criterion.annealing.calls.dtype == torch.long

@@ -12,7 +12,7 @@ from tiny_models import KINDS, images, tiny_model
 from transformers import AutoBackbone, AutoConfig
 
 from influencerformer.errors import UserError
-from influencerformer.models import build_model, use_influencer_loss
+from influencerformer.models import build, build_model, use_influencer_loss
 from influencerformer.models.build import mask2former_config
 
 
@@ -83,6 +83,13 @@ def test_no_pretrained_backbone_for_the_tiny_model() -> None:
         build_model("mask2former-tiny", num_classes=1, pretrained=True)
 
 
+@pytest.fixture
+def small_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published name with the tiny size, to be quick."""
+    monkeypatch.setattr(build, "mask2former_config", lambda _, *sizes: mask2former_config("mask2former-tiny", *sizes))
+
+
+@pytest.mark.usefixtures("small_published")
 def test_pretrained_backbone_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("no connection")
@@ -92,9 +99,9 @@ def test_pretrained_backbone_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPa
         build_model("mask2former-r50", num_classes=1, pretrained=True)
 
 
+@pytest.mark.usefixtures("small_published")
 def test_pretrained_backbone_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_model("mask2former-r50", num_classes=1)
-    backbone = copy.deepcopy(model.model.pixel_level_module.encoder)
+    backbone = copy.deepcopy(build_model("mask2former-r50", num_classes=1).model.pixel_level_module.encoder)
     for p in backbone.parameters():
         torch.nn.init.constant_(p, 0.5)
     monkeypatch.setattr(AutoBackbone, "from_pretrained", lambda *_, **__: backbone)

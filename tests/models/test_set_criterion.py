@@ -57,7 +57,7 @@ def expected_on_clouds() -> Tensor:
 
 
 def criterion(**options: Any) -> InfluencerSetCriterion:
-    return InfluencerSetCriterion(**options).eval()
+    return InfluencerSetCriterion(**{"temperature": 0.5, **options}).eval()
 
 
 @pytest.mark.parametrize("form", ["maps", "masks"])
@@ -68,7 +68,7 @@ def test_images(form: str) -> None:
     outputs = image_outputs()
     found = criterion()(outputs, targets)
     layers = [*outputs["aux_outputs"], outputs]
-    expected = ImageCriterion(MaskInfluencerLoss()).eval()(
+    expected = ImageCriterion(MaskInfluencerLoss(0.5)).eval()(
         [layer["pred_masks"] for layer in layers], [layer["pred_logits"] for layer in layers], maps, classes
     )
     assert set(found) == {"loss_influencer"}
