@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from mask_cases import MISTAKES, NUM_CLASSES, Planted, duplicated, merged, planted_configurations, possible
 
-from influencerformer.losses import hungarian_mask_loss, mask_influencer_loss
+from influencerformer.losses import MaskInfluencerLoss, hungarian_mask_loss, mask_influencer_loss
 
 TEMPERATURES = [0.5, 0.2, 0.1, 0.05, 0.02]
 SIZES = [(1, 2), (2, 3), (2, 4), (3, 3), (3, 16), (5, 8), (5, 50), (8, 9)]
@@ -50,6 +50,13 @@ def test_mistake_costs_in_a_large_sparse_image(mistake: Callable[[Planted], Plan
     """Small instances in many pixels: the pixel term says little, so overlap and class must hold the claims."""
     right = scene(4, 50, background=5000)
     assert influencer(mistake(right), temperature) > influencer(right, temperature) + MARGIN
+
+
+@pytest.mark.parametrize("temperature", [t for t in TEMPERATURES if t <= MaskInfluencerLoss().temperature])
+def test_duplicate_of_one_pixel_among_very_many_queries(temperature: float) -> None:
+    """The hardest case, which bounds the start of the schedule: from about 0.45 on the duplicate would be cheaper."""
+    right = Planted(torch.tensor([0] * 10_000 + [1]), torch.tensor([0]), 300)
+    assert influencer(duplicated(right), temperature) > influencer(right, temperature) + MARGIN
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
