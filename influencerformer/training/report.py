@@ -1,6 +1,6 @@
 """The report of a comparison: one HTML file that needs nothing else, and its pieces for other documents.
 
-Beside `report.html` lie `table.md`, `records.json` (all runs) and the curves as PNG files.
+Beside `report.html` lie `table.md`, `records.json` (all runs), the curves and the validation images as PNG files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from influencerformer.training.compare_stats import (
     time_caveats,
 )
 from influencerformer.training.record import RunRecord, write_json
-from influencerformer.training.report_images import ImageRow, validation_images
+from influencerformer.training.report_images import ImageRow, sheet, validation_images
 from influencerformer.training.report_plots import DARK, LIGHT, curve_figures
 
 REPORT_FILE = "report.html"
@@ -97,6 +97,8 @@ def write_report(
     images_note = ""
     if images is None:
         images, images_note = validation_images(out, setup, records)
+    if images:
+        (out / "images.png").write_bytes(sheet(images))
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         files("influencerformer.training").joinpath("report.html").read_text(encoding="utf-8")
     )

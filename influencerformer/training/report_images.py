@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from influencerformer.data.collate import collate
@@ -28,6 +28,8 @@ from influencerformer.training.record import RunRecord
 IMAGES = 6
 PANEL_PIXELS = 320
 OUTLINE_PIXELS = 2
+SHEET_GAP = 8
+SHEET_TITLE = 36
 CANDIDATES = 100
 MATCH_IOU = 0.5
 UNMATCHED_COLOUR = (255, 255, 255)
@@ -160,12 +162,34 @@ def panel(image: NDArray[np.uint8], masks: NDArray[np.bool_], colours: NDArray[n
     """A PNG of the image with the masks on it, about PANEL_PIXELS at its longer side."""
     factor = max(1, PANEL_PIXELS // max(image.shape[:2]))
     drawn = draw_instances(
-        _enlarge(image, factor), (_enlarge(mask, factor) for mask in masks), colours=colours, outline_width=2
+        _enlarge(image, factor),
+        (_enlarge(mask, factor) for mask in masks),
+        colours=colours,
+        outline_width=OUTLINE_PIXELS,
     )
     if max(drawn.size) > PANEL_PIXELS:
         drawn.thumbnail((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def sheet(rows: Sequence[ImageRow]) -> bytes:
+    """All panels on one PNG, a row an image, with the panels' titles above: for a document that cannot hold HTML."""
+    pictures = [[Image.open(io.BytesIO(png)).convert("RGB") for _, png in row.panels] for row in rows]
+    width = max(picture.width for line in pictures for picture in line) + SHEET_GAP
+    heights = [max(picture.height for picture in line) + SHEET_GAP for line in pictures]
+    page = Image.new("RGB", (width * len(pictures[0]) + SHEET_GAP, sum(heights) + SHEET_TITLE), "white")
+    draw = ImageDraw.Draw(page)
+    for column, (title, _) in enumerate(rows[0].panels):
+        draw.text((SHEET_GAP + column * width, SHEET_GAP), title, fill="black", font_size=18)
+    top = SHEET_TITLE
+    for line, height in zip(pictures, heights, strict=True):
+        for column, picture in enumerate(line):
+            page.paste(picture, (SHEET_GAP + column * width, top))
+        top += height
+    buffer = io.BytesIO()
+    page.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

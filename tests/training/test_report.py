@@ -125,6 +125,7 @@ def test_report_has_all_pieces(tmp_path: Path, setup: Setup, records: list[RunRe
         assert piece in html, piece
     assert "<b>data" not in html
     assert "|" in (tmp_path / "table.md").read_text()
+    assert Image.open(tmp_path / "images.png").width > 3 * Image.open(io.BytesIO(TINY_PNG)).width
     assert [RunRecord.from_dict(r) for r in json.loads((tmp_path / "records.json").read_text())] == records
     for stem in ("ap_per_step", "ap_per_second", "ap50_per_step", "training_loss"):
         assert Image.open(tmp_path / f"{stem}.png").format == "PNG"
