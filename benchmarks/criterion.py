@@ -77,7 +77,9 @@ def run(case: Case, device: str, repeats: int) -> dict[str, float]:
     torch.manual_seed(0)
     config = mask2former_config("mask2former-tiny", case.classes, case.queries)
     config.train_num_points = case.num_points
-    models = {name: Mask2FormerForUniversalSegmentation(config).to(device) for name in ("stock", "hungarian", "influencer")}
+    models = {
+        name: Mask2FormerForUniversalSegmentation(config).to(device) for name in ("stock", "hungarian", "influencer")
+    }
     use_hungarian_loss(models["hungarian"], num_points=case.num_points)
     use_influencer_loss(models["influencer"], num_points=case.num_points)
     grid = case.size // 4

@@ -1,5 +1,8 @@
 """InfluencerFormer: matching-free training of query-based instance segmentation."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from influencerformer.losses import (
     HungarianMaskLoss,
     InfluencerLoss,
@@ -8,7 +11,9 @@ from influencerformer.losses import (
     influencer_loss,
     mask_influencer_loss,
 )
-from influencerformer.models import InfluencerSetCriterion, use_hungarian_loss, use_influencer_loss
+
+if TYPE_CHECKING:
+    from influencerformer.models import InfluencerSetCriterion, use_hungarian_loss, use_influencer_loss
 
 __all__ = [
     "HungarianMaskLoss",
@@ -21,3 +26,10 @@ __all__ = [
     "use_hungarian_loss",
     "use_influencer_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what needs transformers when it is first asked for: the losses alone import in a moment."""
+    if name in __all__:
+        return getattr(import_module("influencerformer.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import Logits, NonFinite, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import pair_potential
@@ -74,7 +74,7 @@ def hungarian_mask_loss(
     Args, result and errors are those of :func:`influencerformer.losses.mask_influencer_loss`; the parts are
     "claim_mask", "claim_dice" and "existence".
     """
-    with torch.autocast(mask_logits[0].device.type, enabled=False):
+    with full_precision_region(mask_logits):
         inputs = make_inputs(
             mask_logits,
             instance_labels,

@@ -70,6 +70,12 @@ def _layers(name: str, logits: Logits) -> list[Tensor]:
     return layers
 
 
+def full_precision_region(logits: Logits) -> torch.autocast:
+    """A region without autocast on the logits' device."""
+    first = logits if isinstance(logits, Tensor) else next(iter(logits), None)
+    return torch.autocast("cpu" if first is None else first.device.type, enabled=False)
+
+
 def make_inputs(
     mask_logits: Logits,
     instance_labels: Tensor | None,

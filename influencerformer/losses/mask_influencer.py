@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import Logits, NonFinite, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import pair_potential
@@ -91,7 +91,7 @@ def mask_influencer_loss(
     """
     if rep_margin < 0:
         raise ValueError(f"rep_margin must be at least 0, or it moves the optimum; got {rep_margin}")
-    with torch.autocast(mask_logits[0].device.type, enabled=False):
+    with full_precision_region(mask_logits):
         inputs = make_inputs(
             mask_logits,
             instance_labels,
