@@ -95,7 +95,8 @@ def test_criterion_is_timed(finished: FitCLI) -> None:
 
 def test_temperature_falls_with_the_run(train: Train, tmp_path: Path) -> None:
     record = Record()
-    train(tmp_path, "--trainer.limit_val_batches", "0", callbacks=(record,))
+    options = ("--model.loss_options", "{temperature: [0.5, 0.02]}", "--trainer.limit_val_batches", "0")
+    train(tmp_path, *options, callbacks=(record,))
     assert record.temperatures[0] == pytest.approx(0.5)
     assert record.temperatures[-1] == pytest.approx(0.02)
     assert record.temperatures == sorted(record.temperatures, reverse=True)
