@@ -246,6 +246,9 @@ def validate(arguments: Sequence[str]) -> dict[str, float]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--checkpoint", type=Path)
     checkpoint = parser.parse_known_args(arguments)[0].checkpoint
+    if checkpoint is not None:
+        # first, so that a stranger's file is named as what it is, not judged by what lies beside it
+        read_checkpoint(checkpoint)
     if checkpoint is not None and not named_configs(arguments):
         beside = checkpoint.parent / CONFIG_FILE
         if beside.is_file():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from influencerformer.training.cli import FitCLI, default_precision, main
 
@@ -72,6 +73,7 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str, 
         ),
         (["validate", "--checkpoint", "absent.ckpt"], "checkpoint absent.ckpt does not exist"),
         (["validate", "--checkpoint", "{here}/list.yaml"], "list.yaml is no checkpoint"),
+        (["validate", "--checkpoint", "{here}/other/model.ckpt"], "model.ckpt is no checkpoint of `fit`"),
         (["predict", "--checkpoint", "absent.ckpt", "--images", "{here}", "--out", "{here}/o"], "no images in"),
         (["predict", "--checkpoint", "{here}/list.yaml", "--images", "{here}/a.png", "--out", "o"], "no checkpoint"),
         (["predict", "--checkpoint", "c", "--images", "/absent", "--out", "o"], "--images /absent does not exist"),
@@ -85,6 +87,9 @@ def test_bad_input_ends_with_one_sentence_and_code_2(
     capsys: pytest.CaptureFixture[str], tiny_config: Path, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("optimizer: adam\n")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other" / "model.ckpt")
     (tmp_path / "broken.yaml").write_text("model: [1\n")
     (tmp_path / "loop.yaml").write_text("base: loop.yaml\n")
     (tmp_path / "typo.yaml").write_text(f"base: {tiny_config}\nmodel:\n  los: hungarian\n")
