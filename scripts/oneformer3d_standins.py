@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -28,6 +28,13 @@ def importable(name: str) -> bool:
     return True
 
 
+def empty_module(name: str) -> ModuleType:
+    """A module without contents; its spec has no loader, by which mmengine knows mmcv's ops for missing."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    return module
+
+
 def install_mmcv_ops() -> bool:
     """Puts a stand-in at `mmcv._ext`, which mmcv-lite lacks: its ops import, and raise RuntimeError when called.
 
@@ -36,7 +43,7 @@ def install_mmcv_ops() -> bool:
     """
     if importable("mmcv._ext"):
         return False
-    module = ModuleType("mmcv._ext")
+    module = empty_module("mmcv._ext")
 
     def missing_op(name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
@@ -86,7 +93,7 @@ def install_torch_scatter() -> bool:
     """Puts a stand-in at `torch_scatter` with `scatter_mean` only. Returns whether it was needed."""
     if importable("torch_scatter"):
         return False
-    module = ModuleType("torch_scatter")
+    module = empty_module("torch_scatter")
     module.scatter_mean = scatter_mean  # type: ignore[attr-defined]
     sys.modules["torch_scatter"] = module
     return True
@@ -177,7 +184,7 @@ def install_minkowski() -> bool:
     """
     if importable("MinkowskiEngine"):
         return False
-    engine, ops, utils = (ModuleType("MinkowskiEngine" + part) for part in ("", ".MinkowskiOps", ".utils"))
+    engine, ops, utils = (empty_module("MinkowskiEngine" + part) for part in ("", ".MinkowskiOps", ".utils"))
     engine.__path__ = []
     engine.__getattr__ = missing_minkowski  # type: ignore[method-assign]
     contents = {"MinkowskiOps": ops, "utils": utils, "TensorField": TensorField, "RegionType": RegionType}
