@@ -11,12 +11,19 @@ from influencerformer.losses import (
     influencer_loss,
     mask_influencer_loss,
 )
+from influencerformer.models.mmdet3d_registry import register_with_mmdet3d
 
 if TYPE_CHECKING:
-    from influencerformer.models import InfluencerSetCriterion, use_hungarian_loss, use_influencer_loss
+    from influencerformer.models import (
+        InfluencerCriterion,
+        InfluencerSetCriterion,
+        use_hungarian_loss,
+        use_influencer_loss,
+    )
 
 __all__ = [
     "HungarianMaskLoss",
+    "InfluencerCriterion",
     "InfluencerLoss",
     "InfluencerSetCriterion",
     "MaskInfluencerLoss",
@@ -33,3 +40,6 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("influencerformer.models"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_with_mmdet3d()

@@ -1,4 +1,4 @@
-"""Existence: the class of the instance a query has claimed, no-object for the rest."""
+"""Existence: class and mask quality of the instance a query has claimed, no-object for the rest."""
 
 from __future__ import annotations
 
@@ -41,3 +41,37 @@ def existence(
         target = target * query_mask[..., None]
     nll = -(target * class_logits.log_softmax(-1)).sum((-3, -2, -1))
     return nll / target.sum((-3, -2, -1)).clamp(min=torch.finfo(target.dtype).tiny)
+
+
+def objectness_error(
+    objectness: Tensor,
+    claims: Tensor,
+    iou: Tensor,
+    *,
+    no_object_weight: float = 0.1,
+    query_mask: Tensor | None = None,
+) -> Tensor:
+    r"""Squared error of a predicted mask quality to the IoU of the claimed mask, 0 for no-object.
+
+    .. math::
+        \frac{\sum_q w_q \big(o_q - \sum_k P_{qk}\, \text{IoU}_{qk}\big)^2}{\sum_q w_q}, \qquad
+        w_q = \sum_k P_{qk} + w_\varnothing \big(1 - \sum_k P_{qk}\big),
+
+    summed over the images of a batch above and below the line, as :func:`existence`.
+
+    Args:
+        objectness: (..., B, Q) predicted IoU, as the head gives it.
+        claims: (..., B, Q, K), constant.
+        iou: (..., B, Q, K) in [0, 1], constant.
+        query_mask: (B, Q) bool, False for padding.
+
+    Returns:
+        (...) a loss for each leading index.
+    """
+    claims = claims / claims.sum(-1, keepdim=True).clamp(min=1)
+    share = claims.sum(-1)
+    weight = share + no_object_weight * (1 - share).clamp(min=0)
+    if query_mask is not None:
+        weight = weight * query_mask
+    error = (weight * (objectness - (claims * iou).sum(-1)).square()).sum((-2, -1))
+    return error / weight.sum((-2, -1)).clamp(min=torch.finfo(weight.dtype).tiny)

@@ -8,10 +8,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import Logits, NonFinite, full_precision_region, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import pair_potential
+from influencerformer.losses.pair_potential import pair_potential_of_groups
 
 
 @torch.no_grad()
@@ -48,11 +48,11 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
 
 def hungarian_mask_loss(
     mask_logits: Logits,
-    instance_labels: Tensor | None = None,
+    instance_labels: Truth | None = None,
     class_logits: Logits | None = None,
-    class_labels: Tensor | None = None,
+    class_labels: Truth | None = None,
     *,
-    instance_masks: Tensor | None = None,
+    instance_masks: Truth | None = None,
     query_mask: Tensor | None = None,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
@@ -80,17 +80,17 @@ def hungarian_mask_loss(
             instance_labels,
             class_logits,
             class_labels,
-            instance_masks,
-            query_mask,
-            num_points,
-            nonfinite,
+            instance_masks=instance_masks,
+            query_mask=query_mask,
+            num_points=num_points,
+            nonfinite=nonfinite,
         )
-        targets, exists = inputs.targets, inputs.targets.instance_mask
-        potential = pair_potential(inputs.mask_logits, targets, Membership(targets))
+        exists, classes = inputs.instance_mask, inputs.classes
+        potential = pair_potential_of_groups(inputs, [Membership(group.targets) for group in inputs.groups])
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
-            cost = cost - class_weight * probability.gather(-1, targets.classes[:, None].expand(cost.shape))
+            cost = cost - class_weight * probability.gather(-1, classes[:, None].expand(cost.shape))
         matches = hungarian_assignment(cost, exists, inputs.query_mask)
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         parts = {
@@ -104,7 +104,7 @@ def hungarian_mask_loss(
                 * existence(
                     inputs.class_logits,
                     matches,
-                    targets.classes,
+                    classes,
                     no_object_weight=no_object_weight,
                     query_mask=inputs.query_mask,
                 ).sum()
@@ -137,11 +137,11 @@ class HungarianMaskLoss(nn.Module):
     def forward(
         self,
         mask_logits: Logits,
-        instance_labels: Tensor | None = None,
+        instance_labels: Truth | None = None,
         class_logits: Logits | None = None,
-        class_labels: Tensor | None = None,
+        class_labels: Truth | None = None,
         *,
-        instance_masks: Tensor | None = None,
+        instance_masks: Truth | None = None,
         query_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         return hungarian_mask_loss(

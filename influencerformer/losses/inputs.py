@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from influencerformer.losses.targets import MaskTargets, make_targets
@@ -15,16 +16,41 @@ SATURATED = 1e4
 """Logits beyond this are as good as certain: infinite ones are brought back to it."""
 
 NonFinite = Literal["raise", "skip"]
+Logits = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
+Truth = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images of one Q and one N: mask logits of L decoder layers, L x (B, Q, N), with their truth."""
+
+    mask_logits: list[Tensor]
+    query_mask: Tensor | None
+    targets: MaskTargets
 
 
 @dataclass(frozen=True)
 class MaskInputs:
-    """Predictions of L decoder layers for B images: mask_logits L x (B, Q, N), class_logits (L, B, Q, C + 1)."""
+    """What a mask loss works on: pixels by groups of one shape, all else padded to the batch.
 
-    mask_logits: list[Tensor]
+    Attributes:
+        groups: the images, in their order; a batch of one shape is one group, a ragged one has a group an image.
+        class_logits: (L, B, Q, C + 1) or None.
+        objectness: (L, B, Q) or None.
+        query_mask: (B, Q) bool, False for padding, or None.
+        claim_mask: (B, Q, K) bool, or None where every query may claim every instance.
+        instance_mask: (B, K) bool, True where an instance exists and a query may claim it.
+        classes: (B, K) int64.
+        nonfinite: number of values replaced.
+    """
+
+    groups: list[ImageGroup]
     class_logits: Tensor | None
+    objectness: Tensor | None
     query_mask: Tensor | None
-    targets: MaskTargets
+    claim_mask: Tensor | None
+    instance_mask: Tensor
+    classes: Tensor
     nonfinite: Tensor
 
 
@@ -51,9 +77,6 @@ def full_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-Logits = Tensor | Sequence[Tensor]
-
-
 def _layers(name: str, logits: Logits) -> list[Tensor]:
     """L tensors (B, Q, X) from (Q, X), (B, Q, X), (L, B, Q, X), or from a sequence of L tensors (B, Q, X)."""
     if isinstance(logits, Tensor):
@@ -63,8 +86,8 @@ def _layers(name: str, logits: Logits) -> list[Tensor]:
                 "flatten the pixels of an image into one axis"
             )
         return list(logits) if logits.ndim == 4 else [logits.reshape(-1, *logits.shape[-2:])]
-    layers = list(logits)
-    if not layers or any(layer.ndim != 3 or layer.shape != layers[0].shape for layer in layers):
+    layers = [layer for layer in logits if isinstance(layer, Tensor)]
+    if not layers or len(layers) < len(logits) or any(t.ndim != 3 or t.shape != layers[0].shape for t in layers):
         shapes = [tuple(layer.shape) for layer in layers]
         raise ValueError(f"{name} as a sequence must be L tensors (B, Q, N) of one shape, got {shapes}")
     return layers
@@ -72,28 +95,93 @@ def _layers(name: str, logits: Logits) -> list[Tensor]:
 
 def full_precision_region(logits: Logits) -> torch.autocast:
     """A region without autocast on the logits' device."""
-    first = logits if isinstance(logits, Tensor) else next(iter(logits), None)
-    return torch.autocast("cpu" if first is None else first.device.type, enabled=False)
+    first: object = logits
+    while isinstance(first, Sequence):
+        first = first[0] if first else None
+    return torch.autocast(first.device.type if isinstance(first, Tensor) else "cpu", enabled=False)
 
 
 def make_inputs(
     mask_logits: Logits,
-    instance_labels: Tensor | None,
+    instance_labels: Truth | None,
     class_logits: Logits | None,
-    class_labels: Tensor | None,
-    instance_masks: Tensor | None,
-    query_mask: Tensor | None,
+    class_labels: Truth | None,
+    *,
+    instance_masks: Truth | None = None,
+    query_mask: Tensor | None = None,
+    claim_mask: Truth | None = None,
+    objectness: Logits | None = None,
+    num_points: int | None = None,
+    nonfinite: NonFinite | None = None,
+) -> MaskInputs:
+    """See :func:`influencerformer.losses.mask_influencer_loss` for the arguments and the errors."""
+    if isinstance(mask_logits, Tensor) or not mask_logits or isinstance(mask_logits[0], Tensor):
+        given: tuple[Truth | None, ...] = (instance_labels, class_labels, instance_masks, query_mask, claim_mask)
+        if isinstance(mask_logits, Tensor) and mask_logits.ndim == 2:
+            given = tuple(_one_image(t) for t in given)
+        return _uniform_inputs(mask_logits, class_logits, objectness, given, num_points, nonfinite)
+    if query_mask is not None:
+        raise ValueError("query_mask is for padded queries, and a ragged batch (L lists of B tensors) has none")
+    layers = [list(layer) for layer in mask_logits]
+    batch = len(layers[0])
+    images = []
+    for i in range(batch):
+        truth = (instance_labels, class_labels, instance_masks, None, claim_mask)
+        try:
+            images.append(
+                _uniform_inputs(
+                    _image_layers("mask_logits", layers, i, batch),
+                    None if class_logits is None else _image_layers("class_logits", class_logits, i, batch),
+                    None if objectness is None else _image_layers("objectness", objectness, i, batch),
+                    tuple(_image(t, i, batch) for t in truth),
+                    num_points,
+                    nonfinite,
+                )
+            )
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"image {i}: {error}") from None
+    if not images:
+        raise ValueError("mask_logits hold no image")
+    return _merged(images)
+
+
+def _one_image(truth: Truth | None) -> Tensor | None:
+    return truth[None] if isinstance(truth, Tensor) else None
+
+
+def _image(truth: Truth | None, i: int, batch: int) -> Tensor | None:
+    """The truth of image i, with a batch axis of one."""
+    if truth is None:
+        return None
+    if len(truth) != batch:
+        raise ValueError(f"the truth has {len(truth)} entries for a batch of {batch}")
+    return truth[i][None]
+
+
+def _image_layers(name: str, logits: Logits, i: int, batch: int) -> list[Tensor]:
+    """The L tensors of image i, each with a batch axis of one."""
+    layers = []
+    for layer in logits:
+        if len(layer) != batch:
+            raise ValueError(f"{name} must hold B tensors in every layer, got {len(layer)} beside {batch}")
+        layers.append(layer[i][None])
+    return layers
+
+
+def _uniform_inputs(
+    mask_logits: Logits,
+    class_logits: Logits | None,
+    objectness: Logits | None,
+    truth: tuple[Truth | None, ...],
     num_points: int | None,
     nonfinite: NonFinite | None,
 ) -> MaskInputs:
-    """See :func:`influencerformer.losses.mask_influencer_loss` for the arguments and the errors."""
+    instance_labels, class_labels, instance_masks, query_mask, claim_mask = (
+        t if t is None or isinstance(t, Tensor) else torch.stack(list(t)) for t in truth
+    )
     masks = _layers("mask_logits", mask_logits)
     if not masks[0].is_floating_point():
         raise TypeError(f"mask_logits must be floating point, got {masks[0].dtype}")
-    if isinstance(mask_logits, Tensor) and mask_logits.ndim == 2:
-        instance_labels, class_labels, instance_masks, query_mask = (
-            t if t is None else t[None] for t in (instance_labels, class_labels, instance_masks, query_mask)
-        )
     batch, num_queries, num_pixels = masks[0].shape
     if num_queries == 0:
         raise ValueError("mask_logits hold no query")
@@ -119,6 +207,11 @@ def make_inputs(
     if classes is not None:
         stacked, bad_classes = _finite("class_logits", full_precision(torch.stack(classes)), nonfinite)
         stacked, bad = stacked.to(masks[0].dtype), bad + bad_classes
+    scores = None
+    if objectness is not None:
+        scores = torch.stack(_scores(objectness, (len(masks), batch, num_queries)))
+        scores, bad_scores = _finite("objectness", full_precision(scores), nonfinite)
+        scores, bad = scores.to(masks[0].dtype), bad + bad_scores
 
     targets = make_targets(num_pixels, batch, masks[0].dtype, instance_labels, instance_masks, class_labels)
     if stacked is not None and class_labels is not None and class_labels.device.type == "cpu":
@@ -133,4 +226,61 @@ def make_inputs(
         targets = targets.select(columns)
         index = columns[:, None].expand(-1, num_queries, -1)
         masks = [layer.gather(-1, index) for layer in masks]
-    return MaskInputs(masks, stacked, query_mask, targets, bad)
+    exists = targets.instance_mask
+    if claim_mask is not None:
+        expected = (batch, num_queries, targets.num_instances)
+        if claim_mask.shape != expected or claim_mask.dtype != torch.bool:
+            raise ValueError(
+                f"claim_mask must be bool (B, Q, K) = {expected}, got {claim_mask.dtype} {tuple(claim_mask.shape)}"
+            )
+        real = claim_mask if query_mask is None else claim_mask & query_mask[..., None]
+        exists = exists & real.any(1)
+    group = ImageGroup(masks, query_mask, targets)
+    return MaskInputs([group], stacked, scores, query_mask, claim_mask, exists, targets.classes, bad)
+
+
+def _scores(objectness: Logits, expected: tuple[int, ...]) -> list[Tensor]:
+    """L tensors (B, Q)."""
+    if isinstance(objectness, Tensor) and objectness.ndim < 3:
+        objectness = objectness.reshape(1, -1, objectness.shape[-1])
+    layers = [layer for layer in objectness if isinstance(layer, Tensor)]
+    found = [tuple(layer.shape) for layer in layers]
+    if found != [expected[1:]] * expected[0]:
+        raise ValueError(f"objectness must be (L, B, Q) = {expected}, got {len(found)} layers of {found}")
+    return layers
+
+
+def pad_to(values: Tensor, *sizes: int) -> Tensor:
+    """Zeros (or False) after the end of the last axes, up to these sizes."""
+    padding = [p for size, found in zip(sizes[::-1], values.shape[::-1], strict=False) for p in (0, size - found)]
+    return F.pad(values, padding)
+
+
+def _merged(images: list[MaskInputs]) -> MaskInputs:
+    """One batch of B inputs of one image each."""
+    groups = [image.groups[0] for image in images]
+    queries = [group.mask_logits[0].shape[1] for group in groups]
+    q, k = max(queries), max(image.instance_mask.shape[1] for image in images)
+
+    def cat(values: list[Tensor | None], axis: int, *sizes: int) -> Tensor | None:
+        given = [pad_to(value, *sizes) for value in values if value is not None]
+        return torch.cat(given, axis) if given else None
+
+    query_mask = None
+    if min(queries) < q:
+        device = groups[0].mask_logits[0].device
+        real = [torch.ones(1, count, dtype=torch.bool, device=device) for count in queries]
+        query_mask = torch.cat([pad_to(mask, q) for mask in real])
+    widths = {image.class_logits.shape[-1] for image in images if image.class_logits is not None}
+    if len(widths) > 1:
+        raise ValueError(f"class_logits must have one C + 1 in all images, got {sorted(widths)}")
+    return MaskInputs(
+        groups=groups,
+        class_logits=cat([image.class_logits for image in images], 1, q, *widths),
+        objectness=cat([image.objectness for image in images], 1, q),
+        query_mask=query_mask,
+        claim_mask=cat([image.claim_mask for image in images], 0, q, k),
+        instance_mask=torch.cat([pad_to(image.instance_mask, k) for image in images]),
+        classes=torch.cat([pad_to(image.classes, k) for image in images]),
+        nonfinite=torch.stack([image.nonfinite for image in images]).sum(),
+    )

@@ -6,23 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from influencerformer.losses.condensation import condensation
-from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import Logits, NonFinite, full_precision_region, make_inputs
+from influencerformer.losses.existence import existence, objectness_error
+from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import pair_potential
+from influencerformer.losses.pair_potential import pair_potential_of_groups
 from influencerformer.losses.schedule import Annealing
 from influencerformer.losses.transport import partial_transport
 
 
 def mask_influencer_loss(
     mask_logits: Logits,
-    instance_labels: Tensor | None = None,
+    instance_labels: Truth | None = None,
     class_logits: Logits | None = None,
-    class_labels: Tensor | None = None,
+    class_labels: Truth | None = None,
     *,
-    instance_masks: Tensor | None = None,
+    instance_masks: Truth | None = None,
     query_mask: Tensor | None = None,
+    claim_mask: Truth | None = None,
+    objectness: Logits | None = None,
     attr_weight: float = 1.0,
     rep_weight: float = 1.0,
     bg_weight: float = 1.0,
@@ -31,9 +33,11 @@ def mask_influencer_loss(
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
+    objectness_weight: float = 2.0,
     condensation_weight: float = 3.0,
     no_object_weight: float = 0.1,
     quality: float = 0.0,
+    shared_claims: bool = False,
     iterations: int = 10,
     num_points: int | None = None,
     nonfinite: NonFinite | None = None,
@@ -42,7 +46,8 @@ def mask_influencer_loss(
 
     .. math::
         L = \sum_{\text{layers}} \Big[ \tfrac1K \sum_{qk} P_{qk}\,
-            (w_m\,\text{pixel}_{qk} + w_d\,\text{overlap}_{qk}) + w_c\,\text{existence} \Big]
+            (w_m\,\text{pixel}_{qk} + w_d\,\text{overlap}_{qk}) + w_c\,\text{existence}
+            + w_o\,\text{objectness} \Big]
             + w_{co}\, \tfrac1K \sum_k (\text{attraction}_k + \text{repulsion}_k)
 
     The claims :math:`P` solve the partial entropic transport of :func:`partial_transport` with the potential
@@ -53,7 +58,9 @@ def mask_influencer_loss(
 
     Args:
         mask_logits: (Q, N), (B, Q, N), or, for L decoder layers of which the last is the output, (L, B, Q, N) or a
-            sequence of L tensors (B, Q, N), which spares a copy. float16 and bfloat16 are computed in float32.
+            sequence of L tensors (B, Q, N), which spares a copy. A ragged batch, whose images differ in Q and N, comes
+            as a sequence of L sequences of B tensors (Q_i, N_i); the other arguments then are sequences of B entries
+            (predictions: L of them) alike. float16 and bfloat16 are computed in float32.
         instance_labels: (N,) or (B, N) integers: 0 background, 1..K instances, -1 ignored. With ``instance_masks`` only
             its -1 entries count.
         class_logits: (..., Q, C + 1) alike, no-object last; without them the existence part and the class potential
@@ -61,14 +68,19 @@ def mask_influencer_loss(
         class_labels: (K,) or (B, K) integers in 0..C-1, padded with -1; None makes every instance class 0.
         instance_masks: (K, N) or (B, K, N) bool, for instances that overlap.
         query_mask: (Q,) or (B, Q) bool, False for padded queries; an image has at least one query.
+        claim_mask: (Q, K) or (B, Q, K) bool, True where a query may claim an instance; None allows all. An instance
+            that no query may claim is left out of claims, classes and the normaliser, not of the condensation.
+        objectness: (..., Q) predicted IoU of each query's mask, alike; trained to the IoU of the claimed mask, 0 for
+            no-object. None leaves the part out.
         attr_weight, rep_weight, bg_weight: weights of the pixel potential: members pulled in, members of other
             instances pushed out, background pushed out. All 1 is binary cross-entropy.
         rep_margin: cosine above which a pixel and another instance's prototype repel in the condensation, at least 0.
         temperature: of the claims, in the units of D (weights 2/5/5): 0.5 is soft, 0.02 nearly an assignment.
-        class_weight, mask_weight, dice_weight: weights of class, pixel and overlap terms.
+        class_weight, mask_weight, dice_weight, objectness_weight: weights of class, pixel, overlap and objectness.
         condensation_weight: weight of the condensation.
         no_object_weight: weight of no-object in the existence cross-entropy.
         quality: exponent that ties class targets to mask quality: claims count by IoU ** quality. 0 is off.
+        shared_claims: every decoder layer is trained by the claims of the last one, in place of its own.
         iterations: projections of the transport.
         num_points: evaluate on this many random pixels of each image, drawn with replacement; None takes all.
         nonfinite: "raise" names the tensor that holds NaN or inf; "skip" replaces such values and
@@ -76,8 +88,8 @@ def mask_influencer_loss(
             look would make the host wait.
 
     Returns:
-        A dict of scalars: "loss" (differentiable), and detached "claim_mask", "claim_dice", "existence", "attraction",
-        "repulsion", which add up to it, and "nonfinite".
+        A dict of scalars: "loss" (differentiable), and detached "claim_mask", "claim_dice", "existence", "objectness",
+        "attraction", "repulsion", which add up to it, and "nonfinite".
 
     Raises:
         TypeError, ValueError: shapes, dtypes, labels or values that do not fit; the message says what came.
@@ -97,17 +109,18 @@ def mask_influencer_loss(
             instance_labels,
             class_logits,
             class_labels,
-            instance_masks,
-            query_mask,
-            num_points,
-            nonfinite,
+            instance_masks=instance_masks,
+            query_mask=query_mask,
+            claim_mask=claim_mask,
+            objectness=objectness,
+            num_points=num_points,
+            nonfinite=nonfinite,
         )
-        targets, exists = inputs.targets, inputs.targets.instance_mask
-        membership = Membership(targets)
-        potential = pair_potential(
-            inputs.mask_logits,
-            targets,
-            membership,
+        exists, classes = inputs.instance_mask, inputs.classes
+        memberships = [Membership(group.targets) for group in inputs.groups]
+        potential = pair_potential_of_groups(
+            inputs,
+            memberships,
             attr_weight=attr_weight,
             rep_weight=rep_weight,
             bg_weight=bg_weight,
@@ -116,10 +129,17 @@ def mask_influencer_loss(
         none = cost.new_zeros(cost.shape[:-1])
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
-            index = targets.classes[:, None].expand(cost.shape)
-            cost = cost + class_weight * (1 - probability.gather(-1, index))
+            cost = cost + class_weight * (1 - probability.gather(-1, classes[:, None].expand(cost.shape)))
             none = class_weight * no_object_weight * (1 - probability[..., -1])
-        claims = partial_transport(cost, none, exists, temperature, query_mask=inputs.query_mask, iterations=iterations)
+        claims = partial_transport(
+            cost[-1:] if shared_claims else cost,
+            none[-1:] if shared_claims else none,
+            exists,
+            temperature,
+            query_mask=inputs.query_mask,
+            claim_mask=inputs.claim_mask,
+            iterations=iterations,
+        ).expand(cost.shape)
 
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         zero = cost.new_zeros(())
@@ -127,27 +147,36 @@ def mask_influencer_loss(
             "claim_mask": mask_weight * (claims * potential.pixel).sum() / count,
             "claim_dice": dice_weight * (claims * potential.overlap).sum() / count,
             "existence": zero,
+            "objectness": zero,
             "attraction": zero,
             "repulsion": zero,
         }
         if inputs.class_logits is not None:
             weighted = claims * potential.iou**quality if quality else claims
-            parts["existence"] = (
-                class_weight
-                * existence(
-                    inputs.class_logits,
-                    weighted,
-                    targets.classes,
-                    no_object_weight=no_object_weight,
-                    query_mask=inputs.query_mask,
-                ).sum()
+            nll = existence(
+                inputs.class_logits, weighted, classes, no_object_weight=no_object_weight, query_mask=inputs.query_mask
             )
+            parts["existence"] = class_weight * nll.sum()
+        if inputs.objectness is not None:
+            error = objectness_error(
+                inputs.objectness,
+                claims,
+                potential.iou,
+                no_object_weight=no_object_weight,
+                query_mask=inputs.query_mask,
+            )
+            parts["objectness"] = objectness_weight * error.sum()
         if condensation_weight:
-            attraction, repulsion = condensation(
-                inputs.mask_logits[-1], targets, membership, rep_margin=rep_margin, query_mask=inputs.query_mask
-            )
-            parts["attraction"] = condensation_weight * attraction.sum() / count
-            parts["repulsion"] = condensation_weight * repulsion.sum() / count
+            for group, membership in zip(inputs.groups, memberships, strict=True):
+                attraction, repulsion = condensation(
+                    group.mask_logits[-1],
+                    group.targets,
+                    membership,
+                    rep_margin=rep_margin,
+                    query_mask=group.query_mask,
+                )
+                parts["attraction"] = parts["attraction"] + condensation_weight * attraction.sum() / count
+                parts["repulsion"] = parts["repulsion"] + condensation_weight * repulsion.sum() / count
         loss = torch.stack(list(parts.values())).sum()
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
 
@@ -185,9 +214,11 @@ class MaskInfluencerLoss(nn.Module):
         class_weight: float = 2.0,
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
+        objectness_weight: float = 2.0,
         condensation_weight: float = 3.0,
         no_object_weight: float = 0.1,
         quality: float = 0.0,
+        shared_claims: bool = False,
         iterations: int = 10,
         num_points: int | None = None,
         nonfinite: NonFinite | None = None,
@@ -201,9 +232,11 @@ class MaskInfluencerLoss(nn.Module):
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
+        self.objectness_weight = objectness_weight
         self.condensation_weight = condensation_weight
         self.no_object_weight = no_object_weight
         self.quality = quality
+        self.shared_claims = shared_claims
         self.iterations = iterations
         self.num_points = num_points
         self.nonfinite: NonFinite | None = nonfinite
@@ -220,12 +253,14 @@ class MaskInfluencerLoss(nn.Module):
     def forward(
         self,
         mask_logits: Logits,
-        instance_labels: Tensor | None = None,
+        instance_labels: Truth | None = None,
         class_logits: Logits | None = None,
-        class_labels: Tensor | None = None,
+        class_labels: Truth | None = None,
         *,
-        instance_masks: Tensor | None = None,
+        instance_masks: Truth | None = None,
         query_mask: Tensor | None = None,
+        claim_mask: Truth | None = None,
+        objectness: Logits | None = None,
     ) -> dict[str, Tensor]:
         result = mask_influencer_loss(
             mask_logits,
@@ -234,6 +269,8 @@ class MaskInfluencerLoss(nn.Module):
             class_labels,
             instance_masks=instance_masks,
             query_mask=query_mask,
+            claim_mask=claim_mask,
+            objectness=objectness,
             attr_weight=self.attr_weight,
             rep_weight=self.rep_weight,
             bg_weight=self.bg_weight,
@@ -242,9 +279,11 @@ class MaskInfluencerLoss(nn.Module):
             class_weight=self.class_weight,
             mask_weight=self.mask_weight,
             dice_weight=self.dice_weight,
+            objectness_weight=self.objectness_weight,
             condensation_weight=self.condensation_weight,
             no_object_weight=self.no_object_weight,
             quality=self.quality,
+            shared_claims=self.shared_claims,
             iterations=self.iterations,
             num_points=self.num_points,
             nonfinite=self.nonfinite,

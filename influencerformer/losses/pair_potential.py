@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from influencerformer.losses.inputs import MaskInputs, pad_to
 from influencerformer.losses.mask_sums import MaskSums, mask_sums
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.targets import MaskTargets
@@ -60,3 +61,15 @@ def pair_potential(
     hit = sums.inside_sigma.detach()
     iou = hit / (predicted.detach() + size - hit).clamp(min=1e-6)
     return PairPotential(pixel, overlap, iou.clamp(0, 1))
+
+
+def pair_potential_of_groups(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> PairPotential:
+    """:func:`pair_potential` of every group of images, padded to (L, B, Q, K) of the batch."""
+    potentials = [
+        pair_potential(group.mask_logits, group.targets, membership, **weights)
+        for group, membership in zip(inputs.groups, memberships, strict=True)
+    ]
+    if len(potentials) == 1:
+        return potentials[0]
+    shape = (max(p.pixel.shape[2] for p in potentials), inputs.classes.shape[1])
+    return PairPotential(*(torch.cat([pad_to(p, *shape) for p in part], 1) for part in zip(*potentials, strict=True)))

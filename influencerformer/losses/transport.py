@@ -14,6 +14,7 @@ def partial_transport(
     temperature: float,
     *,
     query_mask: Tensor | None = None,
+    claim_mask: Tensor | None = None,
     iterations: int = 10,
 ) -> Tensor:
     r"""Claims of K instances on Q queries, by entropic optimal transport in the log domain.
@@ -42,6 +43,8 @@ def partial_transport(
         instance_mask: (..., K) bool, broadcastable, False for padding.
         temperature: :math:`\tau > 0`, in the units of D.
         query_mask: (..., Q) bool, broadcastable, False for padding; at least one query must be real.
+        claim_mask: (..., Q, K) bool, broadcastable, False where a query may not claim an instance; an instance of
+            ``instance_mask`` has at least one query that may.
         iterations: projections on either side.
 
     Returns:
@@ -56,11 +59,15 @@ def partial_transport(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    allowed = claim_mask
+    if query_mask is not None:
+        allowed = query_mask[..., None] if allowed is None else allowed & query_mask[..., None]
+    if allowed is not None:
+        # a column that no query may claim is outside of instance_mask; it must only stay finite
+        potential = potential.masked_fill(~allowed & allowed.any(-2, keepdim=True), torch.inf)
     # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
     lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential
     log_kernel = (lowest - potential) / temperature
-    if query_mask is not None:
-        log_kernel = log_kernel.masked_fill(~query_mask[..., None], -torch.inf)
     log_none = -no_object_potential / temperature
     g = torch.where(instance_mask, -lowest.squeeze(-2) / temperature, -torch.inf)
     f = log_none

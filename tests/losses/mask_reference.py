@@ -56,20 +56,27 @@ def pair_potential(
     return pixel, overlap, iou
 
 
-def transport(potential: Matrix, none: list[float], temperature: float, iterations: int) -> Matrix:
+def transport(
+    potential: Matrix, none: list[float], temperature: float, iterations: int, allowed: list[list[bool]] | None = None
+) -> Matrix:
     """Claims (Q, K) by alternate projections of the duals f and g, which start at zero and end on the instance side."""
-    queries, count = range(len(none)), range(len(potential[0]))
-    f, g = [0.0 for _ in queries], [0.0 for _ in count]
+    queries, every = range(len(none)), range(len(potential[0]))
+    free = [[allowed is None or allowed[q][k] for k in every] for q in queries]
+    count = [k for k in every if any(free[q][k] for q in queries)]
+    f, g = [0.0 for _ in queries], [0.0 for _ in every]
     for _ in range(iterations):
         for q in queries:
-            terms = [-none[q] / temperature] + [(g[k] - potential[q][k]) / temperature for k in count]
+            terms = [-none[q] / temperature] + [(g[k] - potential[q][k]) / temperature for k in count if free[q][k]]
             top = max(terms)
             f[q] = -temperature * (top + math.log(sum(math.exp(t - top) for t in terms)))
         for k in count:
-            terms = [(f[q] - potential[q][k]) / temperature for q in queries]
+            terms = [(f[q] - potential[q][k]) / temperature for q in queries if free[q][k]]
             top = max(terms)
             g[k] = -temperature * (top + math.log(sum(math.exp(t - top) for t in terms)))
-    return [[math.exp((f[q] + g[k] - potential[q][k]) / temperature) for k in count] for q in queries]
+    return [
+        [math.exp((f[q] + g[k] - potential[q][k]) / temperature) if k in count and free[q][k] else 0.0 for k in every]
+        for q in queries
+    ]
 
 
 def condensation(masks: Matrix, labels: list[int], count: int, margin: float) -> tuple[float, float]:
@@ -117,6 +124,22 @@ def existence(
     return above / below
 
 
+def objectness_error(
+    scores: list[list[float]], claims: list[Matrix], ious: list[Matrix], no_object_weight: float
+) -> float:
+    """One layer of a batch."""
+    above = below = 0.0
+    for row, claimed, iou in zip(scores, claims, ious, strict=True):
+        for q, score in enumerate(row):
+            share = sum(claimed[q])
+            scale = 1 / max(1.0, share)
+            wanted = scale * sum(p * i for p, i in zip(claimed[q], iou[q], strict=True))
+            weight = scale * share + no_object_weight * (1 - scale * share)
+            above += weight * (score - wanted) ** 2
+            below += weight
+    return above / below
+
+
 def assignment(cost: Matrix) -> Matrix:
     """The cheapest injection of instances into queries, by trying all."""
     queries, count = len(cost), len(cost[0])
@@ -143,13 +166,24 @@ def mask_loss(
     quality: float = 0,
     iterations: int = 10,
     hungarian: bool = False,
+    objectness: Tensor | None = None,
+    objectness_weight: float = 2,
+    claim_mask: list[list[list[bool]]] | None = None,
+    shared_claims: bool = False,
 ) -> dict[str, float]:
     """The parts of the Influencer Loss, or of its baseline, of (L, B, Q, N) logits and (B, N) labels."""
     wanted = [[int(c) for c in row if c >= 0] for row in classes]
-    total = max(1, sum(len(row) for row in wanted))
-    parts = dict.fromkeys(("claim_mask", "claim_dice", "existence", "attraction", "repulsion"), 0.0)
-    for layer in range(len(masks)):
-        all_claims = []
+    if claim_mask is None:
+        total = max(1, sum(len(row) for row in wanted))
+    else:
+        total = max(1, sum(any(column) for image in claim_mask for column in zip(*image, strict=True)))
+    names = ["claim_mask", "claim_dice", "existence", "objectness", "attraction", "repulsion"]
+    if hungarian:
+        names.remove("objectness")
+    parts = dict.fromkeys(names, 0.0)
+    last: dict[int, Matrix] = {}
+    for layer in reversed(range(len(masks))):
+        all_claims, weighted, ious = [], [], []
         for image, count in enumerate(map(len, wanted)):
             rows = masks[layer, image].tolist()
             pixel, overlap, iou = pair_potential(
@@ -167,17 +201,24 @@ def mask_loss(
             if hungarian:
                 claims = assignment(cost)
             else:
-                claims = transport(cost, none, temperature, iterations) if count else [[] for _ in queries]
+                allowed = None if claim_mask is None else claim_mask[image]
+                claims = transport(cost, none, temperature, iterations, allowed) if count else [[] for _ in queries]
+                claims = last.setdefault(image, claims) if shared_claims else claims
             for q in queries:
                 for k in instances:
                     parts["claim_mask"] += mask_weight * claims[q][k] * pixel[q][k] / total
                     parts["claim_dice"] += dice_weight * claims[q][k] * overlap[q][k] / total
-            all_claims.append(
+            all_claims.append(claims)
+            ious.append(iou)
+            weighted.append(
                 [[claims[q][k] * (iou[q][k] ** quality if quality else 1) for k in instances] for q in queries]
             )
         if class_logits is not None:
             logits = class_logits[layer].tolist()
-            parts["existence"] += class_weight * existence(logits, all_claims, wanted, no_object_weight)
+            parts["existence"] += class_weight * existence(logits, weighted, wanted, no_object_weight)
+        if objectness is not None:
+            error = objectness_error(objectness[layer].tolist(), all_claims, ious, no_object_weight)
+            parts["objectness"] += objectness_weight * error
     if not hungarian:
         for image, count in enumerate(map(len, wanted)):
             attraction, repulsion = condensation(masks[-1, image].tolist(), labels[image].tolist(), count, rep_margin)

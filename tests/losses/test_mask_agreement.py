@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "quality": {"quality": 0.5},
     "soft": {"temperature": 0.5, "iterations": 3},
     "no condensation": {"condensation_weight": 0.0},
+    "shared claims": {"shared_claims": True, "temperature": 0.5},
 }
 
 
@@ -56,6 +57,34 @@ def test_influencer_on_any_size(seed: int, counts: list[int], queries: int, temp
     batch = Batch(seed, counts=tuple(counts), queries=queries, pixels=9)
     options = {"temperature": temperature, "rep_margin": margin}
     close(mask_influencer_loss(*batch.arguments, **options), mask_reference.mask_loss(*batch.arguments, **options))
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    temperature=st.sampled_from([0.5, 0.02]),
+    single=st.booleans(),
+    no_object_weight=st.sampled_from([0.1, 1.0]),
+)
+def test_objectness_and_claim_mask(
+    seed: int, counts: list[int], temperature: float, single: bool, no_object_weight: float
+) -> None:
+    """Also where nobody may claim an instance, and where every query may claim one instance at most."""
+    batch = Batch(seed, layers=2, counts=tuple(counts))
+    g = torch.Generator().manual_seed(seed)
+    objectness = torch.randn(*batch.masks.shape[:3], generator=g, dtype=torch.float64)
+    if single:
+        choice = torch.randint(max(counts) + 1, batch.masks.shape[1:3], generator=g)
+        claim_mask = choice[..., None] == torch.arange(1, max(counts) + 1)
+    else:
+        claim_mask = torch.rand(*batch.masks.shape[1:3], max(counts), generator=g) < 0.4
+    allowed = [mask[:, :count].tolist() for mask, count in zip(claim_mask, counts, strict=True)]
+    options = {"temperature": temperature, "no_object_weight": no_object_weight, "objectness": objectness}
+    close(
+        mask_influencer_loss(*batch.arguments, claim_mask=claim_mask, **options),
+        mask_reference.mask_loss(*batch.arguments, claim_mask=allowed, **options),
+    )
 
 
 def test_influencer_without_classes() -> None:

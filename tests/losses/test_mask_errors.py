@@ -163,6 +163,7 @@ def test_modules_hand_on_all_options(module: Any, batch: Batch) -> None:
     """A module with options equals the function with them, and every option of the function is one of the module."""
     function = {MaskInfluencerLoss: mask_influencer_loss, HungarianMaskLoss: hungarian_mask_loss}[module]
     tensors = {"mask_logits", "instance_labels", "class_logits", "class_labels", "instance_masks", "query_mask"}
+    tensors |= {"claim_mask", "objectness"}
     options = set(inspect.signature(function).parameters) - tensors
     assert options <= set(inspect.signature(module.__init__).parameters)
     values: dict[str, Any] = {
