@@ -127,9 +127,16 @@ class TensorField:
     def __init__(self, features: Tensor, coordinates: Tensor, **_kwargs: Any) -> None:
         self.features = features
         self.coordinates = coordinates
-        voxels, inverse = torch.unique(coordinates, dim=0, return_inverse=True)
-        self._voxels = voxels.to(torch.int32)
-        self._inverse = inverse
+        # One number a voxel sorts much faster than rows do, and in the same order.
+        low = coordinates.amin(0).long()
+        extent = coordinates.amax(0).long() - low + 1
+        key = torch.zeros(len(coordinates), dtype=torch.long, device=coordinates.device)
+        for axis in range(coordinates.shape[1]):
+            key = key * extent[axis] + (coordinates[:, axis].long() - low[axis])
+        unique, self._inverse = torch.unique(key, return_inverse=True)
+        voxels = torch.empty(len(unique), coordinates.shape[1], dtype=torch.int32, device=coordinates.device)
+        voxels[self._inverse] = coordinates.to(torch.int32)
+        self._voxels = voxels
 
     def sparse(self, **_kwargs: Any) -> SparseVoxels:
         """The occupied voxels: coordinates (V, 4) int32, features (V, C)."""
