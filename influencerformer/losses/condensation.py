@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Membership, Scratch, pixel_blocks
 from influencerformer.losses.targets import MaskTargets
 
 SOFTENING = 0.1
@@ -17,34 +17,118 @@ CROWD_POWER = 4
 """Power mean over the instances that overlap one: even in K, unlike a sum, and never vanishing, unlike a mean."""
 
 
-class _Directions(torch.autograd.Function):
-    """The dense class vectors' directions; keeps the logits alone and has a closed-form backward."""
+class _Directions:
+    """The dense class vectors' directions, block by block: of all that is Q x N only the logits are kept."""
+
+    def __init__(self, logits: Tensor, query_mask: Tensor | None) -> None:
+        self.logits, self.query_mask, self.scratch = logits, query_mask, Scratch()
+        if query_mask is None:
+            self.mean = logits.mean(-2, keepdim=True)
+        else:
+            count = query_mask.sum(-2, keepdim=True).clamp(min=1)
+            self.mean = (logits * query_mask).sum(-2, keepdim=True) / count
+        self._latest: slice | None = None
+        self.scale = torch.empty_like(self.mean)
+        for pixels in pixel_blocks(logits):
+            squares = self._centred(pixels).square_().sum(-2, keepdim=True)
+            self.scale[..., pixels] = squares.add_(SOFTENING**2).rsqrt_()
+
+    def _centred(self, pixels: slice) -> Tensor:
+        block = self.logits[..., pixels]
+        centred = torch.sub(block, self.mean[..., pixels], out=self.scratch.like("centred", block))
+        return centred if self.query_mask is None else centred.mul_(self.query_mask)
+
+    def at(self, pixels: slice) -> Tensor:
+        """e (B, Q, P), zero for padded queries, until the next block is asked for."""
+        if self._latest != pixels:
+            self._centred(pixels).mul_(self.scale[..., pixels])
+            self._latest = pixels
+        return self.scratch.like("centred", self.logits[..., pixels])
+
+    def forget(self) -> None:
+        """Gives the latest block's memory back."""
+        self._latest = None
+        self.scratch.clear()
+
+    def backward(self, grad: Tensor, pixels: slice) -> Tensor:
+        """In place, the gradient with respect to logits from that with respect to directions, centred over queries."""
+        direction = self.at(pixels)
+        product = torch.mul(direction, grad, out=self.scratch.like("product", grad))
+        return grad.addcmul_(direction, product.sum(-2, keepdim=True), value=-1).mul_(self.scale[..., pixels])
+
+
+def _attraction(sums: Tensor, sizes: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+    """Attraction (B, K) and prototypes (B, Q, K) from sums of directions over segments."""
+    mean = sums[..., 1:] / sizes
+    length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
+    return (1 - length).clamp(min=0) * exists, mean / length.clamp(min=SOFTENING**2)[:, None]
+
+
+def _repulsion(excess: Tensor, sizes: Tensor, exists: Tensor) -> Tensor:
+    """(B, K) from sums of the excess over segments, (B, K, K + 1)."""
+    pairs = exists[:, :, None] & exists[:, None]
+    pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
+    return torch.linalg.vector_norm(excess[..., 1:] / sizes * pairs, CROWD_POWER, dim=1)
+
+
+class _Condensation(torch.autograd.Function):
+    """What is Q x N has its gradient in closed form, in two passes; Q x K and K x K numbers keep a small graph."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, query_mask: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, query_mask)
-        return _directions(logits, query_mask)[0]
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        membership: Membership,
+        sizes: Tensor,
+        exists: Tensor,
+        query_mask: Tensor | None,
+        margin: float,
+    ) -> tuple[Tensor, Tensor]:
+        directions = _Directions(logits, query_mask)
+        sums = logits.new_zeros(*logits.shape[:2], membership.num_segments)
+        for pixels in pixel_blocks(logits):
+            sums += membership.gather(directions.at(pixels), pixels)[0]
+        with torch.enable_grad():
+            attraction, prototypes = _attraction(sums.requires_grad_(), sizes, exists)
+        towards = prototypes.detach().transpose(1, 2)
+        excess = logits.new_zeros(logits.shape[0], towards.shape[1], membership.num_segments)
+        for pixels in pixel_blocks(logits):
+            cosine = towards @ directions.at(pixels)
+            excess += membership.gather(cosine.sub_(margin).clamp_(min=0), pixels)[0]
+        with torch.enable_grad():
+            repulsion = _repulsion(excess.requires_grad_(), sizes, exists)
+        directions.forget()
+        ctx.directions, ctx.membership, ctx.margin = directions, membership, margin
+        ctx.small = sums, excess, attraction, prototypes, repulsion
+        return attraction.detach(), repulsion.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        logits, query_mask = ctx.saved_tensors
-        direction, length = _directions(logits, query_mask)
-        grad = (grads[0] - direction * (direction * grads[0]).sum(-2, keepdim=True)) / length
-        return _centred(grad, query_mask), None
-
-
-def _centred(values: Tensor, query_mask: Tensor) -> Tensor:
-    """Minus the mean over queries; padded queries become zero. values (B, Q, N), query_mask (B, Q, 1) of 0 and 1."""
-    count = query_mask.sum(-2, keepdim=True).clamp(min=1)
-    mean = (values * query_mask).sum(-2, keepdim=True) / count
-    return (values - mean) * query_mask
-
-
-def _directions(logits: Tensor, query_mask: Tensor) -> tuple[Tensor, Tensor]:
-    centred = _centred(logits, query_mask)
-    length = (centred.square().sum(-2, keepdim=True) + SOFTENING**2).sqrt()
-    return centred / length, length
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        directions: _Directions = ctx.directions
+        membership: Membership = ctx.membership
+        sums, excess, attraction, prototypes, repulsion = ctx.small
+        towards = prototypes.detach().transpose(1, 2)
+        with torch.autocast(sums.device.type, enabled=False):
+            (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
+            by_prototypes = torch.zeros_like(prototypes)
+            by_cosine = []
+            for pixels in pixel_blocks(directions.logits):
+                direction = directions.at(pixels)
+                cosine = towards @ direction
+                by_cosine.append(membership.spread(by_excess, None, torch.empty_like(cosine), pixels))
+                by_cosine[-1] *= cosine > ctx.margin
+                by_prototypes += direction @ by_cosine[-1].transpose(1, 2)
+            (by_sums,) = torch.autograd.grad(
+                (attraction, prototypes), sums, (grads[0], by_prototypes), retain_graph=True
+            )
+            result = torch.empty_like(directions.logits)
+            for pixels, cosines in zip(pixel_blocks(directions.logits), by_cosine, strict=True):
+                grad = membership.spread(by_sums, None, directions.scratch.like("grad", result[..., pixels]), pixels)
+                grad.baddbmm_(towards.transpose(1, 2), cosines)
+                result[..., pixels] = directions.backward(grad, pixels)
+            directions.forget()
+        return result, None, None, None, None, None
 
 
 def condensation(
@@ -81,19 +165,11 @@ def condensation(
     Returns:
         attraction (B, K) and repulsion (B, K), zero where there is no instance.
     """
-    if query_mask is None:
-        mask = mask_logits.new_ones(*mask_logits.shape[:2], 1)
-    else:
-        mask = query_mask.to(mask_logits.dtype)[..., None]
-    direction = _Directions.apply(mask_logits, mask)
-    size = targets.sizes.clamp(min=1)[:, None]
-    mean = membership.gather(direction)[0][..., 1:] / size
-    length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
-    exists = targets.instance_mask & (mask.sum((1, 2)) > 1)[:, None]
-    attraction = (1 - length).clamp(min=0) * exists
-    prototype = mean / length.clamp(min=SOFTENING**2)[:, None]
-    excess = (prototype.transpose(1, 2) @ direction - rep_margin).clamp(min=0)
-    overlap = membership.gather(excess)[0][..., 1:] / size
-    pairs = exists[:, :, None] & exists[:, None]
-    pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
-    return attraction, torch.linalg.vector_norm(overlap * pairs, CROWD_POWER, dim=1)
+    mask = None if query_mask is None else query_mask.to(mask_logits.dtype)[..., None]
+    exists = targets.instance_mask
+    if mask_logits.shape[1] < 2:
+        exists = torch.zeros_like(exists)
+    if query_mask is not None:
+        exists = exists & (query_mask.sum(1) > 1)[:, None]
+    sizes = targets.sizes.clamp(min=1)[:, None]
+    return _Condensation.apply(mask_logits, membership, sizes, exists, mask, rep_margin)

@@ -9,66 +9,108 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Membership, Scratch, query_blocks
+
+EXPONENT_LIMIT = 80.0
+"""Up to here e^s is finite in float32; from far below on, log(1 + e^s) is s."""
 
 
 class MaskSums(NamedTuple):
-    """Sums over pixels: ``inside`` over an instance's, ``foreground`` over those of any, ``total`` over all.
+    """Sums over pixels: ``inside`` an instance (B, Q, K), ``total`` over all (B, Q).
 
-    Shapes: inside (B, Q, K), foreground and total (B, Q); s logits, sigma sigmoid(s), softplus log(1 + e^s).
+    s logits, sigma sigmoid(s), softplus log(1 + e^s). ``inside_softplus`` is zero where it was not asked for.
     """
 
     inside_logit: Tensor
-    inside_softplus: Tensor
     inside_sigma: Tensor
-    foreground_softplus: Tensor
+    inside_softplus: Tensor
     total_softplus: Tensor
     total_sigma: Tensor
 
 
+def _sigmoid_and_softplus(logits: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """sigma(s) and log(1 + e^s), the latter on a CPU to an absolute rounding error, at half the time."""
+    sigma, softplus = scratch.like("sigma", logits), scratch.like("softplus", logits)
+    if logits.device.type != "cpu":
+        return torch.sigmoid(logits, out=sigma), softplus.copy_(F.softplus(logits))
+    if logits.numel() and float(logits.amax()) > EXPONENT_LIMIT:
+        torch.clamp(logits, max=EXPONENT_LIMIT, out=softplus).exp_().add_(1).log_()
+        return torch.sigmoid(logits, out=sigma), torch.maximum(softplus, logits, out=softplus)
+    torch.exp(logits, out=sigma)
+    torch.add(sigma, 1, out=softplus)
+    return sigma.div_(softplus), softplus.log_()
+
+
 class _Sums(torch.autograd.Function):
-    """Forward reads the logits once and keeps nothing else of their size; backward is in closed form."""
+    """Reads the logits once forward and once backward, and keeps nothing else of their size.
+
+    With outputs a = sum of s, h = sum of sigma and z = sum of softplus over the pixels of segments, the gradient is
+
+        da + sigma (dz + (1 - sigma) dh)
+
+    where d. at a pixel is the sum of the gradients of the segments it is in.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, membership: Membership) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, logits: Tensor, membership: Membership, weight: Tensor, split_softplus: bool, scratch: Scratch
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits)
-        ctx.membership = membership
-        logit, _ = membership.gather(logits)
-        softplus, total_softplus = membership.gather(F.softplus(logits))
-        sigma, total_sigma = membership.gather(logits.sigmoid())
-        return logit, softplus, sigma, total_softplus, total_sigma
+        ctx.membership, ctx.weight, ctx.split_softplus, ctx.scratch = membership, weight, split_softplus, scratch
+        size = (*logits.shape[:2], membership.num_segments)
+        inside_logit, inside_sigma, inside_softplus = (logits.new_zeros(size) for _ in range(3))
+        total_softplus, total_sigma = (logits.new_zeros(size[:2]) for _ in range(2))
+        for queries in query_blocks(logits):
+            block = logits[:, queries]
+            sigma, softplus = _sigmoid_and_softplus(block, scratch)
+            inside_logit[:, queries] = membership.gather(block)[0]
+            inside_sigma[:, queries], total_sigma[:, queries] = membership.gather(sigma)
+            total_softplus[:, queries] = (softplus @ weight[..., None]).squeeze(-1)
+            if split_softplus:
+                inside_softplus[:, queries] = membership.gather(softplus)[0]
+        return inside_logit, inside_sigma, inside_softplus, total_softplus, total_sigma
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
         membership: Membership = ctx.membership
-        by_logit, by_softplus, by_sigma, by_total_softplus, by_total_sigma = grads
+        by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
+        result = torch.empty_like(logits)
         # an autocast region around backward() would lower the precision of the products
         with torch.autocast(logits.device.type, enabled=False):
-            sigma = logits.sigmoid()
-            # sigma (d softplus + (1 - sigma) d sigma) + d logit, in place: these are the largest tensors of the step
-            grad = membership.spread(by_sigma, by_total_sigma)
-            grad.addcmul_(grad, sigma, value=-1)
-            grad.add_(membership.spread(by_softplus, by_total_softplus))
-            grad.mul_(sigma)
-            grad.add_(membership.spread(by_logit))
-        return grad, None
+            for queries in query_blocks(logits):
+                block, grad = logits[:, queries], result[:, queries]
+                sigma = torch.sigmoid(block, out=ctx.scratch.like("sigma", block))
+                membership.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
+                grad.addcmul_(grad, sigma, value=-1)
+                grad.addcmul_(by_total_softplus[:, queries, None], ctx.weight[:, None])
+                if ctx.split_softplus:
+                    membership.spread(by_softplus[:, queries], None, grad, add=True)
+                grad.mul_(sigma)
+                membership.spread(by_logit[:, queries], None, grad, add=True)
+        return result, None, None, None, None
 
 
-def mask_sums(mask_logits: Tensor, membership: Membership) -> MaskSums:
-    """Segment sums of s, softplus(s) and sigmoid(s) over instances, foreground and image.
+def mask_sums(
+    mask_logits: Tensor,
+    membership: Membership,
+    weight: Tensor,
+    *,
+    split_softplus: bool = True,
+    scratch: Scratch | None = None,
+) -> MaskSums:
+    """Sums of s, softplus(s) and sigmoid(s) over instances and over the image.
 
     Args:
         mask_logits: (B, Q, N) finite.
         membership: the truth of the same B images.
+        weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
+        split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
+        scratch: memory to share between calls; the backward pass holds on to it.
     """
-    logit, softplus, sigma, total_softplus, total_sigma = _Sums.apply(mask_logits, membership)
-    return MaskSums(
-        inside_logit=logit[..., 1:],
-        inside_softplus=softplus[..., 1:],
-        inside_sigma=sigma[..., 1:],
-        foreground_softplus=total_softplus - softplus[..., 0],
-        total_softplus=total_softplus,
-        total_sigma=total_sigma,
+    scratch = scratch or Scratch()
+    logit, sigma, softplus, total_softplus, total_sigma = _Sums.apply(
+        mask_logits, membership, weight, split_softplus, scratch
     )
+    return MaskSums(logit[..., 1:], sigma[..., 1:], softplus[..., 1:], total_softplus, total_sigma)

@@ -10,6 +10,48 @@ from influencerformer.losses.targets import MaskTargets
 
 DENSE_LIMIT = 48
 """Label maps with more instances than this are summed by scattering, fewer by a matrix product (measured)."""
+BLOCK = 2**17
+"""Numbers that a CPU works on at a time where rows of queries are enough, so that they stay in its cache (measured)."""
+FEWEST_QUERIES = 32
+"""Queries in such a block at least: a product with fewer rows wastes the reading of its other side."""
+PIXEL_BLOCK = 2**21
+"""Numbers that a CPU works on at a time where all queries of a pixel are needed: larger pieces are slow to allocate."""
+
+
+def query_blocks(values: Tensor) -> list[slice]:
+    """Slices of the queries of (B, Q, N): on a CPU of about BLOCK numbers each, elsewhere one."""
+    batch, queries, pixels = values.shape
+    step = max(FEWEST_QUERIES, BLOCK // max(1, batch * pixels))
+    return _slices(queries, step if values.device.type == "cpu" else queries)
+
+
+def pixel_blocks(values: Tensor) -> list[slice]:
+    """Slices of the pixels of (B, Q, N): on a CPU of at most PIXEL_BLOCK numbers each, elsewhere one."""
+    batch, queries, pixels = values.shape
+    step = max(1, PIXEL_BLOCK // max(1, batch * queries))
+    return _slices(pixels, step if values.device.type == "cpu" else pixels)
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, length, max(1, step))]
+
+
+class Scratch:
+    """Memory for intermediate numbers of the size of a block, used again by every block and layer."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def like(self, name: str, block: Tensor) -> Tensor:
+        """Uninitialised memory of the block's shape; what the name held before is lost."""
+        held = self._held.get(name)
+        if held is None or held.numel() < block.numel():
+            held = self._held[name] = torch.empty_like(block, memory_format=torch.contiguous_format)
+        return held.view(-1)[: block.numel()].view(block.shape)
+
+    def clear(self) -> None:
+        """Gives the memory back."""
+        self._held.clear()
 
 
 class Membership:
@@ -26,31 +68,41 @@ class Membership:
         if targets.labels is not None and self.num_segments > DENSE_LIMIT:
             # one more segment takes the ignored pixels and is cut off again
             self.index = torch.where(targets.labels < 0, self.num_segments, targets.labels)
+            background = targets.labels == 0
         else:
             self.matrix = targets.membership()
+            background = self.matrix[..., 0] > 0
             if not self.partition:
                 self.matrix = torch.cat([self.matrix, targets.valid.to(self.matrix.dtype)[..., None]], -1)
+        self.foreground = (targets.valid & ~background).to(targets.sizes.dtype)
+        """(B, N), 1 where a pixel is of any instance."""
+        self.background = background.to(targets.sizes.dtype)
+        """(B, N), 1 where a pixel is of none."""
 
-    def gather(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Q, N) pixels to (B, Q, K + 1) sums over segments and (B, Q) over all that is not ignored."""
+    def gather(self, values: Tensor, pixels: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """(B, Q, P) at the given pixels to (B, Q, K + 1) sums over segments and (B, Q) over all not ignored."""
         if self.matrix is not None:
-            sums = values @ self.matrix
+            sums = values @ self.matrix[:, pixels]
             if not self.partition:
                 return sums[..., :-1], sums[..., -1]
         else:
             sums = values.new_zeros(*values.shape[:-1], self.num_segments + 1)
-            sums.scatter_add_(-1, self.index[:, None].expand(values.shape), values)
+            sums.scatter_add_(-1, self.index[:, None, pixels].expand(values.shape), values)
             sums = sums[..., :-1]
         return sums, sums.sum(-1)
 
-    def spread(self, sums: Tensor, total: Tensor | None = None) -> Tensor:
-        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, N)."""
-        if self.matrix is not None and not self.partition:
-            column = sums.new_zeros(sums.shape[:-1]) if total is None else total
-            return torch.cat([sums, column[..., None]], -1) @ self.matrix.transpose(1, 2)
-        if total is not None:
+    def spread(
+        self, sums: Tensor, total: Tensor | None, out: Tensor, pixels: slice = slice(None), *, add: bool = False
+    ) -> Tensor:
+        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it."""
+        if total is not None and (self.partition or self.matrix is None):
             sums = sums + total[..., None]
-        if self.matrix is not None:
-            return sums @ self.matrix.transpose(1, 2)
-        index = self.index[:, None].expand(*sums.shape[:-1], self.index.shape[-1])
-        return F.pad(sums, (0, 1)).gather(-1, index)
+        if self.matrix is None:
+            index = self.index[:, None, pixels].expand(out.shape)
+            values = F.pad(sums, (0, 1)).gather(-1, index)
+            return out.add_(values) if add else out.copy_(values)
+        matrix = self.matrix[:, pixels]
+        if not self.partition:
+            matrix = matrix if total is not None else matrix[..., :-1]
+            sums = sums if total is None else torch.cat([sums, total[..., None]], -1)
+        return torch.baddbmm(out, sums, matrix.transpose(1, 2), beta=1 if add else 0, out=out)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from influencerformer.losses.inputs import MaskInputs, pad_to
 from influencerformer.losses.mask_sums import MaskSums, mask_sums
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Membership, Scratch
 from influencerformer.losses.targets import MaskTargets
 
 
@@ -30,6 +30,7 @@ def pair_potential(
     attr_weight: float = 1.0,
     rep_weight: float = 1.0,
     bg_weight: float = 1.0,
+    scratch: Scratch | None = None,
 ) -> PairPotential:
     r"""Pixel and overlap potentials between every query q and instance k.
 
@@ -48,14 +49,18 @@ def pair_potential(
         mask_logits: L decoder layers (B, Q, N). They are read one after the other: nothing larger than a layer is made.
         targets: the truth of the same B images.
         membership: of the same targets.
+        scratch: memory to share between calls.
     """
-    layers = [mask_sums(layer, membership) for layer in mask_logits]
+    # the total counts a member's softplus by rep_weight, which is right where attr_weight is the same
+    split = attr_weight != rep_weight
+    weight = rep_weight * membership.foreground + bg_weight * membership.background
+    scratch = scratch or Scratch()
+    layers = [mask_sums(layer, membership, weight, split_softplus=split, scratch=scratch) for layer in mask_logits]
     sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
-    pixels = targets.num_valid[:, None, None]
-    attraction = sums.inside_softplus - sums.inside_logit
-    others = sums.foreground_softplus[..., None] - sums.inside_softplus
-    background = (sums.total_softplus - sums.foreground_softplus)[..., None]
-    pixel = (attr_weight * attraction + rep_weight * others + bg_weight * background) / pixels
+    pixel = sums.total_softplus[..., None] - attr_weight * sums.inside_logit
+    if split:
+        pixel = pixel + (attr_weight - rep_weight) * sums.inside_softplus
+    pixel = pixel / targets.num_valid[:, None, None]
     predicted, size = sums.total_sigma[..., None], targets.sizes[:, None]
     overlap = 1 - (2 * sums.inside_sigma + 1) / (predicted + size + 1)
     hit = sums.inside_sigma.detach()
@@ -65,10 +70,12 @@ def pair_potential(
 
 def pair_potential_of_groups(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> PairPotential:
     """:func:`pair_potential` of every group of images, padded to (L, B, Q, K) of the batch."""
+    scratch = Scratch()
     potentials = [
-        pair_potential(group.mask_logits, group.targets, membership, **weights)
+        pair_potential(group.mask_logits, group.targets, membership, scratch=scratch, **weights)
         for group, membership in zip(inputs.groups, memberships, strict=True)
     ]
+    scratch.clear()
     if len(potentials) == 1:
         return potentials[0]
     shape = (max(p.pixel.shape[2] for p in potentials), inputs.classes.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -45,7 +46,7 @@ def partial_transport(
         query_mask: (..., Q) bool, broadcastable, False for padding; at least one query must be real.
         claim_mask: (..., Q, K) bool, broadcastable, False where a query may not claim an instance; an instance of
             ``instance_mask`` has at least one query that may.
-        iterations: projections on either side.
+        iterations: projections on either side, at least 1.
 
     Returns:
         (..., Q, K) claims, zero for padding.
@@ -59,6 +60,13 @@ def partial_transport(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    log_none = -no_object_potential / temperature
+    if claim_mask is not None and potential.device.type == "cpu":
+        claimable = claim_mask & instance_mask[..., None, :]
+        if not bool((claimable.sum(-1) > 1).any()):
+            return _transport_of_single_claims(potential / temperature, log_none, claimable, iterations)
     allowed = claim_mask
     if query_mask is not None:
         allowed = query_mask[..., None] if allowed is None else allowed & query_mask[..., None]
@@ -68,7 +76,6 @@ def partial_transport(
     # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
     lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential
     log_kernel = (lowest - potential) / temperature
-    log_none = -no_object_potential / temperature
     g = torch.where(instance_mask, -lowest.squeeze(-2) / temperature, -torch.inf)
     f = log_none
     for _ in range(iterations):
@@ -77,3 +84,29 @@ def partial_transport(
         g = torch.where(instance_mask, pull, -torch.inf)
     claims = (log_kernel + f[..., :, None]).softmax(-2)
     return claims * instance_mask[..., None, :]
+
+
+def _transport_of_single_claims(potential: Tensor, log_none: Tensor, claimable: Tensor, iterations: int) -> Tensor:
+    """The same where a query may claim one instance at most, so that Q numbers do in place of Q K.
+
+    Args:
+        potential: (..., Q, K) in units of the temperature.
+        log_none: (..., Q).
+        claimable: (..., Q, K) bool, broadcastable, with at most one True in a row.
+    """
+    nobody = potential.shape[-1]
+    index = (claimable * torch.arange(1, nobody + 1)).sum(-1) - 1
+    index = torch.where(index < 0, nobody, index).expand(log_none.shape)
+    log_kernel = -F.pad(potential, (0, 1)).gather(-1, index[..., None]).squeeze(-1)
+    zero = potential.new_zeros(*log_none.shape[:-1], nobody + 1)
+    g = zero
+    for _ in range(iterations):
+        f = -torch.logaddexp(log_none, log_kernel + g.gather(-1, index))
+        shares = log_kernel + f
+        top = (zero - torch.inf).scatter_reduce(-1, index, shares, "amax")
+        terms = (shares - top.gather(-1, index)).exp()
+        total = zero.scatter_add(-1, index, terms)
+        g = -(top + total.log())
+    claims = torch.zeros_like(F.pad(potential, (0, 1)))
+    claims.scatter_(-1, index[..., None], (terms / total.gather(-1, index))[..., None])
+    return claims[..., :-1]

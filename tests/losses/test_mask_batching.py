@@ -143,8 +143,12 @@ def test_membership_gathers_and_spreads_as_transposes(seed: int, limit: int) -> 
         totals = torch.randn(2, 5, generator=g, dtype=torch.float64)
         gathered, total = form_membership.gather(values)
         forth = (gathered * sums).sum() + (total * totals).sum()
-        torch.testing.assert_close(forth, (values * form_membership.spread(sums, totals)).sum())
-        torch.testing.assert_close((gathered * sums).sum(), (values * form_membership.spread(sums)).sum())
+        spread = form_membership.spread(sums, totals, torch.empty_like(values))
+        torch.testing.assert_close(forth, (values * spread).sum())
+        alone = form_membership.spread(sums, None, torch.zeros_like(values))
+        torch.testing.assert_close((gathered * sums).sum(), (values * alone).sum())
+        added = form_membership.spread(sums, None, spread.clone(), add=True)
+        torch.testing.assert_close(added, spread + alone)
         torch.testing.assert_close(total, (values * (labels >= 0)[:, None]).sum(-1))
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from influencerformer.losses import mask_influencer, mask_influencer_loss, membership
-from influencerformer.losses.condensation import _Directions, condensation
+from influencerformer.losses.condensation import condensation
 from influencerformer.losses.mask_sums import mask_sums
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.pair_potential import pair_potential
 from influencerformer.losses.targets import MaskTargets, make_targets
 
-FORMS = ["matrix", "scatter", "masks"]
+FORMS = ["matrix", "scatter", "masks", "blocks", "blocks of masks"]
 
 
 @pytest.fixture(params=FORMS)
@@ -27,7 +27,11 @@ def targets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     classes = torch.tensor([[0, 1, 0], [1, 0, -1]])
     if request.param == "scatter":
         monkeypatch.setattr(membership, "DENSE_LIMIT", 0)
-    if request.param != "masks":
+    if "blocks" in request.param:
+        monkeypatch.setattr(membership, "BLOCK", 1)
+        monkeypatch.setattr(membership, "FEWEST_QUERIES", 3)
+        monkeypatch.setattr(membership, "PIXEL_BLOCK", 2 * 4 * 4)  # pieces of four pixels
+    if "masks" not in request.param:
         return make_targets(9, 2, torch.float64, labels, None, classes)
     masks = labels[:, None] == torch.tensor([[1], [2], [3]])
     masks[0, 1, 0] = masks[1, 0, 1] = True  # overlap
@@ -39,8 +43,21 @@ def logits(num_queries: int = 4, seed: int = 0, scale: float = 1.0) -> Tensor:
     return (scale * torch.randn(2, num_queries, 9, generator=g, dtype=torch.float64)).requires_grad_()
 
 
-def test_sums(targets: MaskTargets) -> None:
-    assert gradcheck(lambda x: tuple(mask_sums(x, Membership(targets))), logits(scale=3))
+@pytest.mark.parametrize("split", [True, False])
+def test_sums(targets: MaskTargets, split: bool) -> None:
+    weight = torch.rand(2, 9, dtype=torch.float64)
+    assert gradcheck(lambda x: tuple(mask_sums(x, Membership(targets), weight, split_softplus=split)), logits(scale=3))
+
+
+def test_softplus_of_any_logit_is_finite_and_exact() -> None:
+    """Also beyond where e^s overflows; small values to an absolute rounding error."""
+    targets = make_targets(7, 1, torch.float32, torch.ones(1, 7, dtype=torch.long), None, torch.zeros(1, 1).long())
+    values = torch.tensor([-1e4, -90.0, -20.0, 0.0, 20.0, 90.0, 1e4])
+    for value in values:
+        x = value.expand(1, 1, 7).clone().requires_grad_()
+        total = mask_sums(x, Membership(targets), torch.ones(1, 7)).total_softplus.sum()
+        torch.testing.assert_close(total, 7 * torch.nn.functional.softplus(value), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.autograd.grad(total, x)[0], value.sigmoid().expand(1, 1, 7))
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.7)])
@@ -63,13 +80,6 @@ def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> 
         lambda x: condensation(x, targets, Membership(targets), rep_margin=rep_margin, query_mask=query_mask),
         logits(seed=1),
     )
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_directions(padded: bool) -> None:
-    mask = torch.ones(2, 4, 1, dtype=torch.float64)
-    mask[1, 3] = float(not padded)
-    assert gradcheck(lambda x: _Directions.apply(x, mask), logits(seed=2))
 
 
 def test_condensation_is_smooth_where_all_queries_agree(targets: MaskTargets) -> None:

@@ -48,6 +48,33 @@ def test_equals_the_loop(seed: int, num_queries: int, count: int, iterations: in
     torch.testing.assert_close(claims, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-12)
 
 
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    num_queries=st.integers(1, 6),
+    count=st.integers(1, 5),
+    temperature=st.sampled_from([1.0, 0.1, 0.02]),
+    single=st.booleans(),
+    scale=st.sampled_from([1.0, 300.0]),
+)
+def test_claim_mask_equals_the_loop(
+    seed: int, num_queries: int, count: int, temperature: float, single: bool, scale: float
+) -> None:
+    """Where queries may claim some instances only, one at most (another way of computing) or several."""
+    potential, none = random_potential(seed, num_queries, count, scale)
+    g = torch.Generator().manual_seed(seed)
+    if single:
+        allowed = torch.randint(count + 1, (num_queries, 1), generator=g) == torch.arange(count)
+    else:
+        allowed = torch.rand(num_queries, count, generator=g) < 0.6
+    exists = allowed.any(0)
+    claims = partial_transport(potential, none, exists, temperature, claim_mask=allowed)
+    expected = mask_reference.transport(potential.tolist(), none.tolist(), temperature, 10, allowed.tolist())
+    torch.testing.assert_close(claims, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(claims.sum(0), exists.double())
+    assert (claims[~allowed] == 0).all()
+
+
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
