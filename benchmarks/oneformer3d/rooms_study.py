@@ -39,8 +39,9 @@ BASELINE = "oneformer3d"
 # Rooms of a study: small and crowded, about 8000 occupied voxels of 10 cm and 25 instances each.
 ROOMS = {"width": (3.2, 4.4), "density": 300.0, "crowding": 1.5}
 FIRST_VAL_SEED = 100_000
-# Chosen on the original criterion.
+# Both chosen on the original criterion.
 LEARNING_RATES = {"s3dis": 2e-3, "scannet": 3e-3}
+EPOCHS = {"s3dis": 32, "scannet": 40}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at once; each uses one core")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, help=f"by default {EPOCHS}")
     parser.add_argument("--validations", type=int, default=4)
     parser.add_argument("--train-rooms", type=int, default=24)
     parser.add_argument("--val-rooms", type=int, default=12)
@@ -136,6 +137,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--criterion-options", default="{}", help="JSON, for InfluencerCriterion")
     parser.add_argument("--label", default="influencerformer", help="name of the arm with those options")
     args = parser.parse_args(argv)
+    args.epochs = EPOCHS[args.dataset] if args.epochs is None else args.epochs
+    args.learning_rate = LEARNING_RATES[args.dataset] if args.learning_rate is None else args.learning_rate
     try:
         args.criterion_options = json.loads(args.criterion_options)
     except json.JSONDecodeError as error:
@@ -148,6 +151,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "Counts need to be 1 or more, --train-rooms 5 or more, seeds 0 or more, and --first-val-room at least "
             "--train-rooms: rooms are numbered, and those of training come first."
         )
+    if not args.learning_rate > 0:
+        raise UserError(f"--learning-rate needs to be above 0, got {args.learning_rate}.")
     if args.label == BASELINE or not args.label.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise UserError(f"--label needs letters, digits, dots, - and _, and not {BASELINE!r}, got {args.label!r}.")
     return args
@@ -156,7 +161,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study; 1 if a training failed."""
     args = parse(argv)
-    rate = args.learning_rate or LEARNING_RATES[args.dataset]
     root, out = find_oneformer3d(), args.out.resolve()
     runs = []
     for seed in args.seeds:
@@ -164,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arm = BASELINE if criterion == BASELINE else args.label
             options = None if criterion == BASELINE else args.criterion_options
             text = reduced.config_text(
-                root, args.dataset, options, seed, args.epochs, args.validations, rate, args.batch
+                root, args.dataset, options, seed, args.epochs, args.validations, args.learning_rate, args.batch
             )
             runs.append(Run(arm, seed, out / f"{arm}_seed{seed}", text))
     waiting = sum(not run.finished() for run in runs)
