@@ -27,7 +27,7 @@ def existence(
     Args:
         class_logits: (..., B, Q, C + 1), no-object last.
         claims: (..., B, Q, K), constant.
-        classes: (B, K) int64 in 0..C-1.
+        classes: (B, Q or 1, K) int64 in 0..C-1.
         query_mask: (B, Q) bool, False for padding.
 
     Returns:
@@ -35,7 +35,7 @@ def existence(
     """
     claims = claims / claims.sum(-1, keepdim=True).clamp(min=1)
     target = torch.zeros_like(class_logits)
-    target.scatter_add_(-1, classes[:, None].expand(claims.shape), claims)
+    target.scatter_add_(-1, classes.expand(claims.shape), claims)
     target[..., -1] = no_object_weight * (1 - claims.sum(-1)).clamp(min=0)
     if query_mask is not None:
         target = target * query_mask[..., None]

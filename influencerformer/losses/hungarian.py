@@ -85,12 +85,12 @@ def hungarian_mask_loss(
             num_points=num_points,
             nonfinite=nonfinite,
         )
-        exists, classes = inputs.instance_mask, inputs.classes
+        exists, classes = inputs.instance_mask, inputs.classes[:, None]
         potential = pair_potential_of_groups(inputs, [Membership(group.targets) for group in inputs.groups])
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
-            cost = cost - class_weight * probability.gather(-1, classes[:, None].expand(cost.shape))
+            cost = cost - class_weight * probability.gather(-1, classes.expand(cost.shape))
         matches = hungarian_assignment(cost, exists, inputs.query_mask)
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         parts = {

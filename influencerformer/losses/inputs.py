@@ -39,6 +39,7 @@ class MaskInputs:
         objectness: (L, B, Q) or None.
         query_mask: (B, Q) bool, False for padding, or None.
         claim_mask: (B, Q, K) bool, or None where every query may claim every instance.
+        candidates: (B, Q) int64, the one instance a query may claim, -1 none; or None where there is a choice.
         instance_mask: (B, K) bool, True where an instance exists and a query may claim it.
         classes: (B, K) int64.
         nonfinite: number of values replaced.
@@ -49,6 +50,7 @@ class MaskInputs:
     objectness: Tensor | None
     query_mask: Tensor | None
     claim_mask: Tensor | None
+    candidates: Tensor | None
     instance_mask: Tensor
     classes: Tensor
     nonfinite: Tensor
@@ -226,7 +228,7 @@ def _uniform_inputs(
         targets = targets.select(columns)
         index = columns[:, None].expand(-1, num_queries, -1)
         masks = [layer.gather(-1, index) for layer in masks]
-    exists = targets.instance_mask
+    exists, candidates = targets.instance_mask, None
     if claim_mask is not None:
         expected = (batch, num_queries, targets.num_instances)
         if claim_mask.shape != expected or claim_mask.dtype != torch.bool:
@@ -235,8 +237,17 @@ def _uniform_inputs(
             )
         real = claim_mask if query_mask is None else claim_mask & query_mask[..., None]
         exists = exists & real.any(1)
+        candidates = _candidates(real & exists[:, None])
     group = ImageGroup(masks, query_mask, targets)
-    return MaskInputs([group], stacked, scores, query_mask, claim_mask, exists, targets.classes, bad)
+    return MaskInputs([group], stacked, scores, query_mask, claim_mask, candidates, exists, targets.classes, bad)
+
+
+def _candidates(claimable: Tensor) -> Tensor | None:
+    """The one instance that a query may claim, if none may claim two; on an accelerator looking would be waiting."""
+    if claimable.device.type != "cpu" or bool((claimable.sum(-1) > 1).any()):
+        return None
+    order = torch.arange(1, claimable.shape[-1] + 1)
+    return (claimable * order).sum(-1) - 1
 
 
 def _scores(objectness: Logits, expected: tuple[int, ...]) -> list[Tensor]:
@@ -280,7 +291,15 @@ def _merged(images: list[MaskInputs]) -> MaskInputs:
         objectness=cat([image.objectness for image in images], 1, q),
         query_mask=query_mask,
         claim_mask=cat([image.claim_mask for image in images], 0, q, k),
+        candidates=_merged_candidates([image.candidates for image in images], q),
         instance_mask=torch.cat([pad_to(image.instance_mask, k) for image in images]),
         classes=torch.cat([pad_to(image.classes, k) for image in images]),
         nonfinite=torch.stack([image.nonfinite for image in images]).sum(),
     )
+
+
+def _merged_candidates(candidates: list[Tensor | None], num_queries: int) -> Tensor | None:
+    given = [one for one in candidates if one is not None]
+    if len(given) < len(candidates):
+        return None
+    return torch.cat([F.pad(one, (0, num_queries - one.shape[1]), value=-1) for one in given])

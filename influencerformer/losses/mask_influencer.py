@@ -12,7 +12,7 @@ from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import pair_potential_of_groups
 from influencerformer.losses.schedule import Annealing
-from influencerformer.losses.transport import partial_transport
+from influencerformer.losses.transport import partial_transport, single_claim_transport
 
 
 def mask_influencer_loss(
@@ -116,7 +116,9 @@ def mask_influencer_loss(
             num_points=num_points,
             nonfinite=nonfinite,
         )
-        exists, classes = inputs.instance_mask, inputs.classes
+        exists, classes, candidates = inputs.instance_mask, inputs.classes[:, None], inputs.candidates
+        if candidates is not None:
+            classes = _classes_of_candidates(inputs.classes, candidates)
         memberships = [Membership(group.targets) for group in inputs.groups]
         potential = pair_potential_of_groups(
             inputs,
@@ -129,17 +131,25 @@ def mask_influencer_loss(
         none = cost.new_zeros(cost.shape[:-1])
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
-            cost = cost + class_weight * (1 - probability.gather(-1, classes[:, None].expand(cost.shape)))
+            cost = cost + class_weight * (1 - probability.gather(-1, classes.expand(cost.shape)))
             none = class_weight * no_object_weight * (1 - probability[..., -1])
-        claims = partial_transport(
-            cost[-1:] if shared_claims else cost,
-            none[-1:] if shared_claims else none,
-            exists,
-            temperature,
-            query_mask=inputs.query_mask,
-            claim_mask=inputs.claim_mask,
-            iterations=iterations,
-        ).expand(cost.shape)
+        if shared_claims:
+            cost, none = cost[-1:], none[-1:]
+        if candidates is not None:
+            claims = single_claim_transport(
+                cost[..., 0], none, candidates, exists.shape[-1], temperature, iterations=iterations
+            )[..., None]
+        else:
+            claims = partial_transport(
+                cost,
+                none,
+                exists,
+                temperature,
+                query_mask=inputs.query_mask,
+                claim_mask=inputs.claim_mask,
+                iterations=iterations,
+            )
+        claims = claims.expand(potential.pixel.shape)
 
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         zero = cost.new_zeros(())
@@ -179,6 +189,13 @@ def mask_influencer_loss(
                 parts["repulsion"] = parts["repulsion"] + condensation_weight * repulsion.sum() / count
         loss = torch.stack(list(parts.values())).sum()
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
+
+
+def _classes_of_candidates(classes: Tensor, candidates: Tensor) -> Tensor:
+    """(B, Q, 1) classes of the instances that queries may claim; 0 where there is none."""
+    if not classes.shape[1]:
+        return torch.zeros_like(candidates)[..., None]
+    return classes.gather(1, candidates.clamp(min=0))[..., None]
 
 
 class MaskInfluencerLoss(nn.Module):

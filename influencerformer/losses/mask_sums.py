@@ -53,14 +53,21 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, membership: Membership, weight: Tensor, split_softplus: bool, scratch: Scratch
+        ctx: Any,
+        logits: Tensor,
+        membership: Membership,
+        weight: Tensor,
+        split_softplus: bool,
+        rows: Tensor | None,
+        scratch: Scratch,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits)
-        ctx.membership, ctx.weight, ctx.split_softplus, ctx.scratch = membership, weight, split_softplus, scratch
+        ctx.membership, ctx.weight, ctx.split_softplus = membership, weight, split_softplus
+        ctx.rows, ctx.scratch = rows, scratch
         size = (*logits.shape[:2], membership.num_segments)
         inside_logit, inside_sigma, inside_softplus = (logits.new_zeros(size) for _ in range(3))
         total_softplus, total_sigma = (logits.new_zeros(size[:2]) for _ in range(2))
-        for queries in query_blocks(logits):
+        for queries in query_blocks(logits, rows):
             block = logits[:, queries]
             sigma, softplus = _sigmoid_and_softplus(block, scratch)
             inside_logit[:, queries] = membership.gather(block)[0]
@@ -76,12 +83,13 @@ class _Sums(torch.autograd.Function):
         (logits,) = ctx.saved_tensors
         membership: Membership = ctx.membership
         by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
-        result = torch.empty_like(logits)
+        result = torch.empty_like(logits) if ctx.rows is None else torch.zeros_like(logits)
         # an autocast region around backward() would lower the precision of the products
         with torch.autocast(logits.device.type, enabled=False):
-            for queries in query_blocks(logits):
-                block, grad = logits[:, queries], result[:, queries]
+            for queries in query_blocks(logits, ctx.rows):
+                block = logits[:, queries]
                 sigma = torch.sigmoid(block, out=ctx.scratch.like("sigma", block))
+                grad = result[:, queries] if ctx.rows is None else ctx.scratch.like("softplus", block)
                 membership.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
                 grad.addcmul_(grad, sigma, value=-1)
                 grad.addcmul_(by_total_softplus[:, queries, None], ctx.weight[:, None])
@@ -89,7 +97,9 @@ class _Sums(torch.autograd.Function):
                     membership.spread(by_softplus[:, queries], None, grad, add=True)
                 grad.mul_(sigma)
                 membership.spread(by_logit[:, queries], None, grad, add=True)
-        return result, None, None, None, None
+                if ctx.rows is not None:
+                    result[:, queries] = grad
+        return result, None, None, None, None, None
 
 
 def mask_sums(
@@ -98,6 +108,7 @@ def mask_sums(
     weight: Tensor,
     *,
     split_softplus: bool = True,
+    rows: Tensor | None = None,
     scratch: Scratch | None = None,
 ) -> MaskSums:
     """Sums of s, softplus(s) and sigmoid(s) over instances and over the image.
@@ -107,10 +118,10 @@ def mask_sums(
         membership: the truth of the same B images.
         weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
         split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
+        rows: int64 queries to sum for; those of others are zero. None takes all.
         scratch: memory to share between calls; the backward pass holds on to it.
     """
-    scratch = scratch or Scratch()
     logit, sigma, softplus, total_softplus, total_sigma = _Sums.apply(
-        mask_logits, membership, weight, split_softplus, scratch
+        mask_logits, membership, weight, split_softplus, rows, scratch or Scratch()
     )
     return MaskSums(logit[..., 1:], sigma[..., 1:], softplus[..., 1:], total_softplus, total_sigma)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,11 +20,11 @@ PIXEL_BLOCK = 2**21
 """Numbers that a CPU works on at a time where all queries of a pixel are needed: larger pieces are slow to allocate."""
 
 
-def query_blocks(values: Tensor) -> list[slice]:
-    """Slices of the queries of (B, Q, N): on a CPU of about BLOCK numbers each, elsewhere one."""
+def query_blocks(values: Tensor, rows: Tensor | None = None) -> Sequence[slice | Tensor]:
+    """Slices of the queries of (B, Q, N), or pieces of ``rows``: on a CPU of about BLOCK numbers, elsewhere one."""
     batch, queries, pixels = values.shape
-    step = max(FEWEST_QUERIES, BLOCK // max(1, batch * pixels))
-    return _slices(queries, step if values.device.type == "cpu" else queries)
+    step = max(FEWEST_QUERIES, BLOCK // max(1, batch * pixels)) if values.device.type == "cpu" else max(1, queries)
+    return _slices(queries, step) if rows is None else rows.split(step)
 
 
 def pixel_blocks(values: Tensor) -> list[slice]:

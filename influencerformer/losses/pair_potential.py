@@ -15,7 +15,10 @@ from influencerformer.losses.targets import MaskTargets
 
 
 class PairPotential(NamedTuple):
-    """Potentials of every query and instance, each (L, B, Q, K), not weighted against each other."""
+    """Potentials of every query and instance, each (L, B, Q, K), not weighted against each other.
+
+    Where queries have one candidate each, (L, B, Q, 1): that of a query and its candidate.
+    """
 
     pixel: Tensor
     overlap: Tensor
@@ -30,6 +33,7 @@ def pair_potential(
     attr_weight: float = 1.0,
     rep_weight: float = 1.0,
     bg_weight: float = 1.0,
+    candidates: Tensor | None = None,
     scratch: Scratch | None = None,
 ) -> PairPotential:
     r"""Pixel and overlap potentials between every query q and instance k.
@@ -49,34 +53,57 @@ def pair_potential(
         mask_logits: L decoder layers (B, Q, N). They are read one after the other: nothing larger than a layer is made.
         targets: the truth of the same B images.
         membership: of the same targets.
+        candidates: (B, Q) int64, the one instance of interest to a query, or -1; None for all pairs.
         scratch: memory to share between calls.
     """
     # the total counts a member's softplus by rep_weight, which is right where attr_weight is the same
     split = attr_weight != rep_weight
     weight = rep_weight * membership.foreground + bg_weight * membership.background
-    scratch = scratch or Scratch()
-    layers = [mask_sums(layer, membership, weight, split_softplus=split, scratch=scratch) for layer in mask_logits]
+    rows, sizes = None, targets.sizes[:, None]
+    if candidates is not None and len(candidates) == 1:
+        rows = (candidates[0] >= 0).nonzero()[:, 0]
+    layers = [
+        mask_sums(layer, membership, weight, split_softplus=split, rows=rows, scratch=scratch) for layer in mask_logits
+    ]
     sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
+    if candidates is not None:
+        sums, sizes = _of_candidates(sums, sizes, candidates)
     pixel = sums.total_softplus[..., None] - attr_weight * sums.inside_logit
     if split:
         pixel = pixel + (attr_weight - rep_weight) * sums.inside_softplus
     pixel = pixel / targets.num_valid[:, None, None]
-    predicted, size = sums.total_sigma[..., None], targets.sizes[:, None]
-    overlap = 1 - (2 * sums.inside_sigma + 1) / (predicted + size + 1)
+    predicted = sums.total_sigma[..., None]
+    overlap = 1 - (2 * sums.inside_sigma + 1) / (predicted + sizes + 1)
     hit = sums.inside_sigma.detach()
-    iou = hit / (predicted.detach() + size - hit).clamp(min=1e-6)
+    iou = hit / (predicted.detach() + sizes - hit).clamp(min=1e-6)
     return PairPotential(pixel, overlap, iou.clamp(0, 1))
 
 
+def _of_candidates(sums: MaskSums, sizes: Tensor, candidates: Tensor) -> tuple[MaskSums, Tensor]:
+    """What of (L, B, Q, K) sums and (B, 1, K) sizes belongs to each query's candidate, with 1 in place of K."""
+    index = candidates.clamp(min=0)[..., None]
+    if not sizes.shape[-1]:  # no instance, so no candidate: any number will do
+        sums = MaskSums(*(pad_to(s, 1) if s.ndim == 4 else s for s in sums))
+        sizes = pad_to(sizes, 1)
+    inside = [s.gather(-1, index.expand(*s.shape[:-1], 1)) if s.ndim == 4 else s for s in sums]
+    return MaskSums(*inside), sizes.expand(*index.shape[:2], -1).gather(-1, index)
+
+
 def pair_potential_of_groups(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> PairPotential:
-    """:func:`pair_potential` of every group of images, padded to (L, B, Q, K) of the batch."""
+    """:func:`pair_potential` of every group of images, padded to (L, B, Q, K or 1) of the batch."""
     scratch = Scratch()
-    potentials = [
-        pair_potential(group.mask_logits, group.targets, membership, scratch=scratch, **weights)
-        for group, membership in zip(inputs.groups, memberships, strict=True)
-    ]
+    potentials, start = [], 0
+    for group, membership in zip(inputs.groups, memberships, strict=True):
+        batch, queries, _ = group.mask_logits[0].shape
+        candidates = None if inputs.candidates is None else inputs.candidates[start : start + batch, :queries]
+        start += batch
+        potentials.append(
+            pair_potential(
+                group.mask_logits, group.targets, membership, candidates=candidates, scratch=scratch, **weights
+            )
+        )
     scratch.clear()
     if len(potentials) == 1:
         return potentials[0]
-    shape = (max(p.pixel.shape[2] for p in potentials), inputs.classes.shape[1])
+    shape = tuple(max(p.pixel.shape[axis] for p in potentials) for axis in (2, 3))
     return PairPotential(*(torch.cat([pad_to(p, *shape) for p in part], 1) for part in zip(*potentials, strict=True)))

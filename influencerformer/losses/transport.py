@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -58,21 +57,14 @@ def partial_transport(
                 [0., 1.],
                 [0., 0.]])
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
-    log_none = -no_object_potential / temperature
-    if claim_mask is not None and potential.device.type == "cpu":
-        claimable = claim_mask & instance_mask[..., None, :]
-        if not bool((claimable.sum(-1) > 1).any()):
-            return _transport_of_single_claims(potential / temperature, log_none, claimable, iterations)
+    _check(temperature, iterations)
     allowed = claim_mask
     if query_mask is not None:
         allowed = query_mask[..., None] if allowed is None else allowed & query_mask[..., None]
     if allowed is not None:
         # a column that no query may claim is outside of instance_mask; it must only stay finite
         potential = potential.masked_fill(~allowed & allowed.any(-2, keepdim=True), torch.inf)
+    log_none = -no_object_potential / temperature
     # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
     lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential
     log_kernel = (lowest - potential) / temperature
@@ -86,27 +78,44 @@ def partial_transport(
     return claims * instance_mask[..., None, :]
 
 
-def _transport_of_single_claims(potential: Tensor, log_none: Tensor, claimable: Tensor, iterations: int) -> Tensor:
-    """The same where a query may claim one instance at most, so that Q numbers do in place of Q K.
+@torch.no_grad()
+def single_claim_transport(
+    potential: Tensor,
+    no_object_potential: Tensor,
+    candidates: Tensor,
+    num_instances: int,
+    temperature: float,
+    *,
+    iterations: int = 10,
+) -> Tensor:
+    """:func:`partial_transport` where a query may claim one instance at most, so that Q numbers do in place of Q K.
 
     Args:
-        potential: (..., Q, K) in units of the temperature.
-        log_none: (..., Q).
-        claimable: (..., Q, K) bool, broadcastable, with at most one True in a row.
+        potential: (..., Q) pair potential of a query and the instance that it may claim.
+        no_object_potential: (..., Q).
+        candidates: (..., Q) int64, broadcastable, that instance in 0..K-1, or -1 for a query that may claim none.
+        num_instances: K.
+        temperature, iterations: as there.
+
+    Returns:
+        (..., Q) claims on the instance that a query may claim.
     """
-    nobody = potential.shape[-1]
-    index = (claimable * torch.arange(1, nobody + 1)).sum(-1) - 1
-    index = torch.where(index < 0, nobody, index).expand(log_none.shape)
-    log_kernel = -F.pad(potential, (0, 1)).gather(-1, index[..., None]).squeeze(-1)
-    zero = potential.new_zeros(*log_none.shape[:-1], nobody + 1)
-    g = zero
+    _check(temperature, iterations)
+    log_kernel, log_none = -potential / temperature, -no_object_potential / temperature
+    index = torch.where(candidates < 0, num_instances, candidates).expand(log_kernel.shape)
+    nothing = log_kernel.new_zeros(*log_kernel.shape[:-1], num_instances + 1)
+    g = nothing
     for _ in range(iterations):
-        f = -torch.logaddexp(log_none, log_kernel + g.gather(-1, index))
-        shares = log_kernel + f
-        top = (zero - torch.inf).scatter_reduce(-1, index, shares, "amax")
+        shares = log_kernel - torch.logaddexp(log_none, log_kernel + g.gather(-1, index))
+        top = (nothing - torch.inf).scatter_reduce(-1, index, shares, "amax")
         terms = (shares - top.gather(-1, index)).exp()
-        total = zero.scatter_add(-1, index, terms)
+        total = nothing.scatter_add(-1, index, terms)
         g = -(top + total.log())
-    claims = torch.zeros_like(F.pad(potential, (0, 1)))
-    claims.scatter_(-1, index[..., None], (terms / total.gather(-1, index))[..., None])
-    return claims[..., :-1]
+    return terms / total.gather(-1, index) * (candidates >= 0)
+
+
+def _check(temperature: float, iterations: int) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from influencerformer.losses.transport import partial_transport
+from influencerformer.losses.transport import partial_transport, single_claim_transport
 
 
 def random_potential(seed: int, num_queries: int, count: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def test_equals_the_loop(seed: int, num_queries: int, count: int, iterations: in
 def test_claim_mask_equals_the_loop(
     seed: int, num_queries: int, count: int, temperature: float, single: bool, scale: float
 ) -> None:
-    """Where queries may claim some instances only, one at most (another way of computing) or several."""
+    """Where queries may claim some instances only, one at most (which can be computed by query alone) or several."""
     potential, none = random_potential(seed, num_queries, count, scale)
     g = torch.Generator().manual_seed(seed)
     if single:
@@ -69,6 +69,11 @@ def test_claim_mask_equals_the_loop(
         allowed = torch.rand(num_queries, count, generator=g) < 0.6
     exists = allowed.any(0)
     claims = partial_transport(potential, none, exists, temperature, claim_mask=allowed)
+    if single:
+        candidates = (allowed * torch.arange(1, count + 1)).sum(-1) - 1
+        chosen = potential.gather(-1, candidates.clamp(min=0)[:, None])[:, 0]
+        alone = single_claim_transport(chosen, none, candidates, count, temperature)
+        torch.testing.assert_close(claims.sum(-1), alone, rtol=1e-8, atol=1e-12)
     expected = mask_reference.transport(potential.tolist(), none.tolist(), temperature, 10, allowed.tolist())
     torch.testing.assert_close(claims, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(claims.sum(0), exists.double())
