@@ -156,7 +156,7 @@ def condensation(
     zero.
 
     Args:
-        mask_logits: (B, Q, N) finite.
+        mask_logits: (B, Q, N), or (Q, N) of one image, finite.
         targets: the truth of the same images.
         membership: of the same targets.
         rep_margin: cosine above which a pixel and the prototype of another instance repel, at least 0.
@@ -165,6 +165,8 @@ def condensation(
     Returns:
         attraction (B, K) and repulsion (B, K), zero where there is no instance.
     """
+    if mask_logits.ndim == 2:
+        mask_logits = mask_logits[None]
     mask = None if query_mask is None else query_mask.to(mask_logits.dtype)[..., None]
     exists = targets.instance_mask
     if mask_logits.shape[1] < 2:

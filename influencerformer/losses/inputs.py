@@ -22,7 +22,11 @@ Truth = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """Images of one Q and one N: mask logits of L decoder layers, L x (B, Q, N), with their truth."""
+    """Images of one Q and one N: mask logits of L decoder layers, L x (B, Q, N), with their truth.
+
+    One image's may be L x (Q, N): a view made here would hold back every layer's gradient until the last one is there,
+    because autograd goes through operations in the reverse of their order.
+    """
 
     mask_logits: list[Tensor]
     query_mask: Tensor | None
@@ -79,8 +83,8 @@ def full_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _layers(name: str, logits: Logits) -> list[Tensor]:
-    """L tensors (B, Q, X) from (Q, X), (B, Q, X), (L, B, Q, X), or from a sequence of L tensors (B, Q, X)."""
+def _layers(name: str, logits: Logits, num_axes: int = 3) -> list[Tensor]:
+    """L tensors (B, Q, X) from (Q, X), (B, Q, X), (L, B, Q, X); a sequence of L tensors of ``num_axes`` as it is."""
     if isinstance(logits, Tensor):
         if logits.ndim not in (2, 3, 4):
             raise ValueError(
@@ -89,9 +93,11 @@ def _layers(name: str, logits: Logits) -> list[Tensor]:
             )
         return list(logits) if logits.ndim == 4 else [logits.reshape(-1, *logits.shape[-2:])]
     layers = [layer for layer in logits if isinstance(layer, Tensor)]
-    if not layers or len(layers) < len(logits) or any(t.ndim != 3 or t.shape != layers[0].shape for t in layers):
+    fit = [layer.ndim == num_axes and layer.shape == layers[0].shape for layer in layers]
+    if not layers or len(layers) < len(logits) or not all(fit):
         shapes = [tuple(layer.shape) for layer in layers]
-        raise ValueError(f"{name} as a sequence must be L tensors (B, Q, N) of one shape, got {shapes}")
+        axes = "(B, Q, N)" if num_axes == 3 else "(Q, N)"
+        raise ValueError(f"{name} as a sequence must be L tensors {axes} of one shape, got {shapes}")
     return layers
 
 
@@ -133,11 +139,12 @@ def make_inputs(
             images.append(
                 _uniform_inputs(
                     _image_layers("mask_logits", layers, i, batch),
-                    None if class_logits is None else _image_layers("class_logits", class_logits, i, batch),
-                    None if objectness is None else _image_layers("objectness", objectness, i, batch),
+                    _with_batch_axis("class_logits", class_logits, i, batch),
+                    _with_batch_axis("objectness", objectness, i, batch),
                     tuple(_image(t, i, batch) for t in truth),
                     num_points,
                     nonfinite,
+                    num_axes=2,
                 )
             )
         except (TypeError, ValueError) as error:
@@ -161,13 +168,17 @@ def _image(truth: Truth | None, i: int, batch: int) -> Tensor | None:
 
 
 def _image_layers(name: str, logits: Logits, i: int, batch: int) -> list[Tensor]:
-    """The L tensors of image i, each with a batch axis of one."""
+    """The L tensors of image i."""
     layers = []
     for layer in logits:
         if len(layer) != batch:
             raise ValueError(f"{name} must hold B tensors in every layer, got {len(layer)} beside {batch}")
-        layers.append(layer[i][None])
+        layers.append(layer[i])
     return layers
+
+
+def _with_batch_axis(name: str, logits: Logits | None, i: int, batch: int) -> list[Tensor] | None:
+    return None if logits is None else [layer[None] for layer in _image_layers(name, logits, i, batch)]
 
 
 def _uniform_inputs(
@@ -177,14 +188,15 @@ def _uniform_inputs(
     truth: tuple[Truth | None, ...],
     num_points: int | None,
     nonfinite: NonFinite | None,
+    num_axes: int = 3,
 ) -> MaskInputs:
     instance_labels, class_labels, instance_masks, query_mask, claim_mask = (
         t if t is None or isinstance(t, Tensor) else torch.stack(list(t)) for t in truth
     )
-    masks = _layers("mask_logits", mask_logits)
+    masks = _layers("mask_logits", mask_logits, num_axes)
     if not masks[0].is_floating_point():
         raise TypeError(f"mask_logits must be floating point, got {masks[0].dtype}")
-    batch, num_queries, num_pixels = masks[0].shape
+    batch, num_queries, num_pixels = (1, *masks[0].shape)[-3:]
     if num_queries == 0:
         raise ValueError("mask_logits hold no query")
     classes = None
@@ -227,7 +239,7 @@ def _uniform_inputs(
         columns = torch.randint(num_pixels, (batch, num_points), device=masks[0].device)
         targets = targets.select(columns)
         index = columns[:, None].expand(-1, num_queries, -1)
-        masks = [layer.gather(-1, index) for layer in masks]
+        masks = [layer.reshape(batch, num_queries, num_pixels).gather(-1, index) for layer in masks]
     exists, candidates = targets.instance_mask, None
     if claim_mask is not None:
         expected = (batch, num_queries, targets.num_instances)
@@ -270,7 +282,7 @@ def pad_to(values: Tensor, *sizes: int) -> Tensor:
 def _merged(images: list[MaskInputs]) -> MaskInputs:
     """One batch of B inputs of one image each."""
     groups = [image.groups[0] for image in images]
-    queries = [group.mask_logits[0].shape[1] for group in groups]
+    queries = [group.mask_logits[0].shape[-2] for group in groups]
     q, k = max(queries), max(image.instance_mask.shape[1] for image in images)
 
     def cat(values: list[Tensor | None], axis: int, *sizes: int) -> Tensor | None:

@@ -28,6 +28,14 @@ class MaskSums(NamedTuple):
     total_sigma: Tensor
 
 
+def _rows(logits: Tensor, queries: slice | Tensor, scratch: Scratch) -> Tensor:
+    """(B, P, N): a view for a slice, a copy for an index."""
+    if isinstance(queries, slice):
+        return logits[:, queries]
+    copy = scratch.like("rows", logits[:, : len(queries)])
+    return torch.index_select(logits, 1, queries, out=copy)
+
+
 def _sigmoid_and_softplus(logits: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
     """sigma(s) and log(1 + e^s), the latter on a CPU to an absolute rounding error, at half the time."""
     sigma, softplus = scratch.like("sigma", logits), scratch.like("softplus", logits)
@@ -68,7 +76,7 @@ class _Sums(torch.autograd.Function):
         inside_logit, inside_sigma, inside_softplus = (logits.new_zeros(size) for _ in range(3))
         total_softplus, total_sigma = (logits.new_zeros(size[:2]) for _ in range(2))
         for queries in query_blocks(logits, rows):
-            block = logits[:, queries]
+            block = _rows(logits, queries, scratch)
             sigma, softplus = _sigmoid_and_softplus(block, scratch)
             inside_logit[:, queries] = membership.gather(block)[0]
             inside_sigma[:, queries], total_sigma[:, queries] = membership.gather(sigma)
@@ -87,7 +95,7 @@ class _Sums(torch.autograd.Function):
         # an autocast region around backward() would lower the precision of the products
         with torch.autocast(logits.device.type, enabled=False):
             for queries in query_blocks(logits, ctx.rows):
-                block = logits[:, queries]
+                block = _rows(logits, queries, ctx.scratch)
                 sigma = torch.sigmoid(block, out=ctx.scratch.like("sigma", block))
                 grad = result[:, queries] if ctx.rows is None else ctx.scratch.like("softplus", block)
                 membership.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
@@ -97,8 +105,8 @@ class _Sums(torch.autograd.Function):
                     membership.spread(by_softplus[:, queries], None, grad, add=True)
                 grad.mul_(sigma)
                 membership.spread(by_logit[:, queries], None, grad, add=True)
-                if ctx.rows is not None:
-                    result[:, queries] = grad
+                if isinstance(queries, Tensor):
+                    result.index_copy_(1, queries, grad)
         return result, None, None, None, None, None
 
 
@@ -114,14 +122,15 @@ def mask_sums(
     """Sums of s, softplus(s) and sigmoid(s) over instances and over the image.
 
     Args:
-        mask_logits: (B, Q, N) finite.
+        mask_logits: (B, Q, N), or (Q, N) of one image, finite.
         membership: the truth of the same B images.
         weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
         split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
         rows: int64 queries to sum for; those of others are zero. None takes all.
         scratch: memory to share between calls; the backward pass holds on to it.
     """
+    logits = mask_logits if mask_logits.ndim == 3 else mask_logits[None]
     logit, sigma, softplus, total_softplus, total_sigma = _Sums.apply(
-        mask_logits, membership, weight, split_softplus, rows, scratch or Scratch()
+        logits, membership, weight, split_softplus, rows, scratch or Scratch()
     )
     return MaskSums(logit[..., 1:], sigma[..., 1:], softplus[..., 1:], total_softplus, total_sigma)

@@ -12,8 +12,8 @@ from influencerformer.losses.targets import MaskTargets
 
 DENSE_LIMIT = 48
 """Label maps with more instances than this are summed by scattering, fewer by a matrix product (measured)."""
-BLOCK = 2**17
-"""Numbers that a CPU works on at a time where rows of queries are enough, so that they stay in its cache (measured)."""
+BLOCK = 2**20
+"""Numbers that a CPU works on at a time where rows of queries are enough, beyond, new memory is slow (measured)."""
 FEWEST_QUERIES = 32
 """Queries in such a block at least: a product with fewer rows wastes the reading of its other side."""
 PIXEL_BLOCK = 2**21

@@ -13,6 +13,9 @@ from influencerformer.losses.mask_sums import MaskSums, mask_sums
 from influencerformer.losses.membership import Membership, Scratch
 from influencerformer.losses.targets import MaskTargets
 
+WORTH_SKIPPING = 0.75
+"""Queries without a candidate are passed over where fewer than this part have one; picking rows has its price."""
+
 
 class PairPotential(NamedTuple):
     """Potentials of every query and instance, each (L, B, Q, K), not weighted against each other.
@@ -50,7 +53,8 @@ def pair_potential(
     ``iou`` is the soft intersection over union, detached.
 
     Args:
-        mask_logits: L decoder layers (B, Q, N). They are read one after the other: nothing larger than a layer is made.
+        mask_logits: L decoder layers (B, Q, N), or (Q, N) of one image. They are read one after the other, so that
+            nothing larger than a layer is made.
         targets: the truth of the same B images.
         membership: of the same targets.
         candidates: (B, Q) int64, the one instance of interest to a query, or -1; None for all pairs.
@@ -61,7 +65,8 @@ def pair_potential(
     weight = rep_weight * membership.foreground + bg_weight * membership.background
     rows, sizes = None, targets.sizes[:, None]
     if candidates is not None and len(candidates) == 1:
-        rows = (candidates[0] >= 0).nonzero()[:, 0]
+        busy = (candidates[0] >= 0).nonzero()[:, 0]
+        rows = busy if len(busy) < WORTH_SKIPPING * candidates.shape[1] else None
     layers = [
         mask_sums(layer, membership, weight, split_softplus=split, rows=rows, scratch=scratch) for layer in mask_logits
     ]
@@ -94,7 +99,7 @@ def pair_potential_of_groups(inputs: MaskInputs, memberships: Sequence[Membershi
     scratch = Scratch()
     potentials, start = [], 0
     for group, membership in zip(inputs.groups, memberships, strict=True):
-        batch, queries, _ = group.mask_logits[0].shape
+        batch, queries, _ = (1, *group.mask_logits[0].shape)[-3:]
         candidates = None if inputs.candidates is None else inputs.candidates[start : start + batch, :queries]
         start += batch
         potentials.append(

@@ -15,6 +15,8 @@ from influencerformer.losses.mask_influencer import MaskInfluencerLoss
 
 UNIT = 12.0
 """Sum of the class, pixel and overlap weights that the temperature and the weight of the condensation are made for."""
+DICE_FACTOR = 4.0
+"""What the original multiplies the dice weight of its output layer by under fix_dice_loss_weight, at any batch size."""
 
 
 class InfluencerCriterion:
@@ -37,8 +39,9 @@ class InfluencerCriterion:
         iter_matcher: True lays the claims of every decoder layer anew, False takes the last layer's for all.
         total_steps: length of the run in calls, where no mmengine runner tells it.
         nonfinite: "raise" or "skip" on NaN and inf in predictions; None raises on a CPU and skips on an accelerator.
-        matcher, fix_dice_loss_weight, fix_mean_loss: keywords of the original without a meaning here; a warning names
-            those given.
+        fix_dice_loss_weight: True weighs dice four times ``loss_weight[2]``, as the original does in its output layer;
+            here in every layer and at every batch size.
+        matcher, fix_mean_loss: keywords of the original without a meaning here; a warning names those given.
 
     Raises:
         ValueError: weights or classes out of range.
@@ -69,8 +72,8 @@ class InfluencerCriterion:
         iterations: int = 10,
         total_steps: int = 10_000,
         nonfinite: NonFinite | None = None,
+        fix_dice_loss_weight: bool = False,
         matcher: object = None,
-        fix_dice_loss_weight: object = None,
         fix_mean_loss: object = None,
     ) -> None:
         if num_classes < 1:
@@ -80,18 +83,16 @@ class InfluencerCriterion:
             raise ValueError(
                 f"loss_weight must be four weights of class, BCE, dice and score, none negative, got {loss_weight}"
             )
-        ignored = {
-            "matcher": matcher,
-            "fix_dice_loss_weight": fix_dice_loss_weight,
-            "fix_mean_loss": fix_mean_loss,
-        }
+        ignored = {"matcher": matcher, "fix_mean_loss": fix_mean_loss}
         given = [name for name, value in ignored.items() if value is not None]
         if given:
             warnings.warn(
-                f"InfluencerCriterion ignores {', '.join(given)}: queries claim instances without a matcher, and "
-                "every layer and batch size weighs dice alike",
+                f"InfluencerCriterion ignores {', '.join(given)}: queries claim instances without a matcher, and the "
+                "loss is always a mean over instances",
                 stacklevel=2,
             )
+        if fix_dice_loss_weight:
+            weights[2] *= DICE_FACTOR
         self.num_classes = num_classes
         self.unit = sum(weights[:3]) / UNIT
         self.loss = MaskInfluencerLoss(

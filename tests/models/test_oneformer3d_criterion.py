@@ -325,13 +325,18 @@ def test_values_that_are_not_finite(batch: Batch) -> None:
 
 
 def test_keywords_of_the_original_are_accepted_with_a_warning() -> None:
-    given = {"matcher": {"type": "HungarianMatcher"}, "fix_dice_loss_weight": True, "fix_mean_loss": True}
-    with pytest.warns(UserWarning, match="ignores matcher, fix_dice_loss_weight, fix_mean_loss") as caught:
-        criterion(loss_weight=[0.5, 1.0, 1.0, 0.5], non_object_weight=0.05, iter_matcher=True, **given)
+    weights = {"loss_weight": [0.5, 1.0, 1.0, 0.5], "non_object_weight": 0.05, "fix_dice_loss_weight": True}
+    with pytest.warns(UserWarning, match="ignores matcher, fix_mean_loss") as caught:
+        criterion(matcher={"type": "HungarianMatcher"}, fix_mean_loss=True, iter_matcher=True, **weights)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        criterion()
+        criterion(**weights)
+
+
+def test_fixed_dice_weight_is_four_times_the_weight(batch: Batch) -> None:
+    fixed = criterion(fix_dice_loss_weight=True)(batch.pred, batch.insts)
+    torch.testing.assert_close(fixed, criterion(loss_weight=[0.5, 1.0, 4.0, 0.5])(batch.pred, batch.insts))
 
 
 @pytest.mark.parametrize(
