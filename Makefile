@@ -43,5 +43,5 @@ test-mmdet3d: mmdet3d
 
 # What the real OneFormer3D needs on top, on a CPU; needs Python 3.11 and a C++ compiler, and takes about seven minutes.
 oneformer3d-cpu: mmdet3d
-	$(MMDET3D_BIN)/pip install --quiet -r requirements/oneformer3d-cpu.txt wheel
+	$(MMDET3D_BIN)/pip install --quiet -r requirements/oneformer3d-cpu.txt
 	$(MMDET3D_BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2

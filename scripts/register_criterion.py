@@ -13,6 +13,7 @@ change, here for S3DIS:
         num_classes=13,
         loss_weight=[0.5, 1.0, 1.0, 0.5],
         non_object_weight=0.05,
+        fix_dice_loss_weight=True,
         bg_weight=0.1)))
 
 Swapping `type` alone works too: the keywords without a meaning are ignored, with a warning that names them.

@@ -16,6 +16,7 @@ model = dict(
             num_classes=13,
             loss_weight=[0.5, 1.0, 1.0, 0.5],
             non_object_weight=0.05,
+            fix_dice_loss_weight=True,
             bg_weight=0.1,
         )
     )

@@ -15,6 +15,7 @@ model = dict(
             num_classes=18,
             loss_weight=[0.5, 1.0, 1.0, 0.5],
             non_object_weight=0.1,
+            fix_dice_loss_weight=True,
         )
     )
 )

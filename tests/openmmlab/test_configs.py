@@ -67,7 +67,7 @@ def test_a_pair_differs_in_the_criterion_alone(root: Path, baseline: str, influe
     assert imports == ({"imports": ["oneformer3d", "influencerformer"]}, {"imports": ["oneformer3d"]})
     assert original["type"] == "InstanceCriterion"
     assert swapped.pop("type") == "InfluencerCriterion"
-    assert swapped == {"loss_weight": [0.5, 1.0, 1.0, 0.5], **EXPECTED[influencer]}
+    assert swapped == {"loss_weight": [0.5, 1.0, 1.0, 0.5], "fix_dice_loss_weight": True, **EXPECTED[influencer]}
     assert {name: original[name] for name in swapped if name in original} == {
         name: value for name, value in swapped.items() if name != "bg_weight"
     }

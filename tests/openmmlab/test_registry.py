@@ -50,9 +50,9 @@ def test_swapping_the_type_alone_warns_once_of_what_is_ignored(root: Path, datas
         warnings.simplefilter("always")
         MODELS.build(original)
     (said,) = [str(entry.message) for entry in caught]
-    for name in ("matcher", "fix_dice_loss_weight", "fix_mean_loss"):
+    for name in ("matcher", "fix_mean_loss"):
         assert name in said
-    for name in ("iter_matcher", "num_classes"):
+    for name in ("iter_matcher", "num_classes", "fix_dice_loss_weight"):
         assert name not in said
 
 
