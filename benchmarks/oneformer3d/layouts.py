@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from superpoints import superpoints
 
-from influencerformer.data.rooms import ROOM_CLASSES, Room, generate_room
+from influencerformer.data.points.rooms import ROOM_CLASSES, Room, generate_room
 from influencerformer.errors import UserError
 
 # Raise when what is written changes: folders of another version are then not taken for this one's.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from influencerformer.data.rooms import ROOM_CLASSES, generate_room
+from influencerformer.data.points.rooms import ROOM_CLASSES, generate_room
 from influencerformer.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "oneformer3d"

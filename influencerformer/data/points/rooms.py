@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from influencerformer.data.room_layout import Placed, furnish
+from influencerformer.data.points.room_layout import Placed, furnish
 from influencerformer.errors import UserError
 
 # S3DIS's classes in S3DIS's order.

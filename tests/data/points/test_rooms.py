@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from influencerformer.data.room_layout import furnish
-from influencerformer.data.rooms import ROOM_CLASSES, Room, generate_room
+from influencerformer.data.points.room_layout import furnish
+from influencerformer.data.points.rooms import ROOM_CLASSES, Room, generate_room
 from influencerformer.errors import UserError
 
 SMALL: dict[str, Any] = {"width": (3.2, 4.4), "density": 150.0}
@@ -88,9 +88,9 @@ def test_occlusion_thins_what_no_scanner_sees() -> None:
 
 
 def test_a_box_hides_what_is_behind_it_and_not_its_front() -> None:
-    from influencerformer.data.room_furniture import clutter_box
-    from influencerformer.data.room_layout import Layout
-    from influencerformer.data.rooms import _visible
+    from influencerformer.data.points.room_furniture import clutter_box
+    from influencerformer.data.points.room_layout import Layout
+    from influencerformer.data.points.rooms import _visible
 
     layout = Layout(np.random.default_rng(0), (4.0, 4.0, 2.5))
     layout.add(clutter_box(1.0, 0.2, 1.0), 2.0, 2.0, np.pi / 2)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from influencerformer.data import room_furniture as furniture
-from influencerformer.data.room_furniture import Piece
+from influencerformer.data.points import room_furniture as furniture
+from influencerformer.data.points.room_furniture import Piece
 
 
 @dataclass(frozen=True)
