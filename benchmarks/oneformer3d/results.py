@@ -11,7 +11,7 @@ from pathlib import Path
 
 from influencerformer.errors import UserError
 
-METRICS = ("all_ap", "all_ap_50%", "all_ap_25%", "miou")
+METRICS = ("all_ap", "all_ap_50%", "all_ap_25%", "miou", "pq")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _table(runs: list[Trained], dataset: str, baseline: str) -> str:
         arms.setdefault(run.arm, {})[run.seed] = run
     lines = [f"# Generated rooms as {dataset}: the real OneFormer3D, reduced", ""]
     lines += [f"Mean ± standard deviation over seeds; differences to {baseline} are by seed. No epoch is picked.", ""]
-    lines += ["| epoch | arm | seeds | AP | AP50 | AP25 | mIoU | AP difference | wins |", "|" + "---|" * 9]
+    lines += ["| epoch | arm | seeds | AP | AP50 | AP25 | mIoU | PQ | AP difference | wins |", "|" + "---|" * 10]
     epochs = sorted({int(row["epoch"]) for run in runs for row in run.validations})
     for epoch in epochs:
         for arm, by_seed in arms.items():

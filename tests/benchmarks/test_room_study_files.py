@@ -126,7 +126,7 @@ def test_table_pairs_runs_by_seed(results: ModuleType, tmp_path: Path) -> None:
     assert "| 2 | oneformer3d | 3 | 0.3000 ± 0.1000 |" in table
     # Seed 9 has no partner: it counts for the arm's mean, not for the difference.
     assert "| 2 | mine | 4 |" in table
-    assert "0.1000 ± 0.2000 | 2 of 3 |" in table
+    assert "0.1000 ± 0.0000 | 0.1000 ± 0.2000 | 2 of 3 |" in table  # PQ, then the difference of AP
     assert "| mine | 0.700 |" in table
     content = json.loads((tmp_path / "results.json").read_text())
     assert [run["arm"] for run in content["runs"]] == ["oneformer3d"] * 3 + ["mine"] * 4
