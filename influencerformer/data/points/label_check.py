@@ -1,0 +1,84 @@
+"""Labels and colours of prepared data in the form of a sample, with what does not fit mended or named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from influencerformer.data.files import examples
+from influencerformer.data.points.repairs import Repair
+from influencerformer.errors import UserError
+
+Labels = npt.NDArray[np.int64]
+
+
+def number_instances(instance: npt.NDArray[Any], classes: npt.NDArray[Any]) -> tuple[Labels, Labels, list[int]]:
+    """Instances numbered without gaps, one class each.
+
+    An instance number that occurs with several classes becomes one instance for each of them, as ScanNet's
+    evaluation counts them (its truth is class x 1000 + instance).
+
+    Args:
+        instance: (N,) integers, an instance's number.
+        classes: (N,) integers, the class of each point.
+
+    Returns:
+        (N,) int64 1..K, (K,) int64 class of each, and the numbers that occurred with several classes.
+    """
+    pairs = np.stack([instance.astype(np.int64), classes.astype(np.int64)], axis=1)
+    found, labels = np.unique(pairs, axis=0, return_inverse=True)
+    split = found[1:, 0][found[1:, 0] == found[:-1, 0]]
+    return labels.reshape(-1) + 1, found[:, 1], sorted(set(split.tolist()))
+
+
+def split_repairs(split: list[int], file: str) -> list[Repair]:
+    """The repair that says which instance numbers were split by class."""
+    if not split:
+        return []
+    return [Repair(file, None, f"instances of several classes split by class: number {examples(split)}")]
+
+
+def whole_colors(colors: npt.NDArray[Any], file: str) -> tuple[npt.NDArray[np.uint8], list[Repair]]:
+    """Colours of a room as bytes.
+
+    Fractions that all lie in 0..1 are multiplied by 255, others rounded; what lies outside 0..255 is clipped.
+
+    Args:
+        colors: (N, 3) numbers.
+        file: the room's file or folder in repairs and messages.
+
+    Raises:
+        UserError: colours are no finite numbers.
+    """
+    if colors.dtype == np.uint8:
+        return colors, []
+    values = colors.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: colours hold NaN or infinite values, expected 0 to 255")
+    repairs: list[Repair] = []
+    fractions = (values != values.round()).any(axis=1)
+    if fractions.any() and values.min() >= 0 and values.max() <= 1:
+        values *= 255
+        repairs.append(Repair(file, None, "colours from 0 to 1 multiplied by 255"))
+    elif fractions.any():
+        repairs.append(Repair(file, None, f"colours with fractions rounded: {fractions.sum()} points"))
+    outside = ((values < 0) | (values > 255)).any(axis=1)
+    if outside.any():
+        span = f"{values.min():g} to {values.max():g}"
+        repairs.append(Repair(file, None, f"colours clipped to 0..255: {outside.sum()} points, from {span}"))
+    return values.round().clip(0, 255).astype(np.uint8), repairs
+
+
+def check_finite(coordinates: npt.NDArray[Any], file: object) -> None:
+    """Raises a UserError where coordinates are NaN or infinite."""
+    bad = ~np.isfinite(coordinates).all(axis=1)
+    if bad.any():
+        raise UserError(f"{file}: {bad.sum()} of {len(bad)} points have NaN or infinite coordinates: prepare it anew")
+
+
+def check_range(values: npt.NDArray[Any], low: int, high: int, file: object, what: str) -> None:
+    """Raises a UserError where integers lie outside low..high."""
+    if len(values) and not low <= values.min() <= values.max() <= high:
+        raise UserError(f"{file} holds {what} {values.min()} to {values.max()}, expected {low} to {high}")
