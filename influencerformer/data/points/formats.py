@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from influencerformer.data.points.room_files import RoomDataset
+from influencerformer.data.points.room_dataset import RoomDataset
+from influencerformer.data.points.room_files import generate_s3dis
 from influencerformer.data.points.rooms import ROOM_CLASSES
-from influencerformer.data.points.s3dis_generated import generate_s3dis
 from influencerformer.data.points.s3dis_raw import S3DISDataset
 
 PointFormat = Literal["rooms", "s3dis"]

@@ -1,211 +1,121 @@
-"""What readers of rooms share: the data set of rooms, folders of areas, and files of numbers that may be broken."""
+"""Generated rooms written as S3DIS is given out, so that they walk the same road as the real data."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+import itertools
+import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from rich.console import Console
-from rich.progress import track
 
-from influencerformer.data.files import examples
-from influencerformer.data.points.repairs import Repair
-from influencerformer.data.points.sample import PointDataset, PointSample
+from influencerformer.data.points.room_dataset import progress
+from influencerformer.data.points.rooms import ROOM_CLASSES, Room, generate_room
 from influencerformer.errors import UserError
 
-# The area that is validated on where none is named, as is customary for S3DIS.
-VALIDATION_AREA = 5
+# Raise when what is written changes: folders of another version are then not taken for this one's.
+_VERSION = 1
+_MARKER = "generated_rooms.json"
+# Areas for training and validation, as S3DIS is usually split.
+_AREAS = (1, 5)
 
 
-class RoomDataset(PointDataset):
-    """Rooms or scenes of a folder, each read when it is asked for.
+def generate_s3dis(root: str | Path, train: int = 60, val: int = 12, seed: int = 0, **room_options: Any) -> Path:
+    """Writes generated rooms as Area_1 (training) and Area_5 (validation), unless the same ones are there already.
 
-    Attributes:
-        root: the data set's folder.
-        class_names: names of the classes 0..C-1.
-        names: of the rooms, in order.
-    """
-
-    def __init__(self, root: Path, class_names: Sequence[str], names: Sequence[str]) -> None:
-        self.root = root
-        self.class_names = list(class_names)
-        self.names = list(names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> PointSample:
-        return self.read(range(len(self))[index])[0]
-
-    def read(self, index: int) -> tuple[PointSample, list[Repair]]:
-        """Room `index` (0 or more) and what was repaired in it."""
-        raise NotImplementedError
-
-    def folder_repairs(self) -> list[Repair]:
-        """What was found amiss outside the rooms."""
-        return []
-
-    def prepare(self) -> list[Repair]:
-        """Reads every room once, with a progress bar: fills the cache if there is one, and finds unfit files.
-
-        Returns:
-            All repairs, for :func:`influencerformer.data.points.repairs.repair_summary`.
-
-        Raises:
-            UserError: a room cannot be read.
-        """
-        repairs = self.folder_repairs()
-        for index in progress(range(len(self)), "Reading rooms"):
-            repairs += self.room_repairs(index)
-        return repairs
-
-    def room_repairs(self, index: int) -> list[Repair]:
-        """What was repaired in room `index`."""
-        return self.read(index)[1]
-
-    def sample(
-        self,
-        index: int,
-        coordinates: npt.NDArray[Any],
-        colors: npt.NDArray[np.uint8],
-        classes: npt.NDArray[Any],
-        labels: npt.NDArray[Any],
-        superpoints: npt.NDArray[Any] | None = None,
-    ) -> PointSample:
-        """The arrays of room `index` as a sample."""
-        return PointSample(
-            name=self.names[index],
-            coordinates=torch.from_numpy(np.ascontiguousarray(coordinates, dtype=np.float32)),
-            colors=torch.from_numpy(np.ascontiguousarray(colors)),
-            class_labels=torch.from_numpy(classes.astype(np.int64)),
-            instance_labels=torch.from_numpy(labels.astype(np.int64)),
-            superpoints=None if superpoints is None else torch.from_numpy(superpoints.astype(np.int64)),
-            sample_id=index,
-        )
-
-
-def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """A sort key by which office_2 comes before office_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
-
-
-def progress(items: Sequence[Any], description: str) -> Iterable[Any]:
-    """The items with a progress bar on the error stream where that is a terminal."""
-    console = Console(stderr=True)
-    return track(items, description, console=console, disable=not console.is_terminal)
-
-
-def choose_areas(there: Iterable[int], areas: Sequence[int] | None, part: str, root: Path) -> list[int]:
-    """The areas to read, in order.
+    The same arguments give the same files. The folder appears complete or not at all, also when several processes
+    ask at once.
 
     Args:
-        there: areas of the folder.
-        areas: those asked for; None for those of `part`.
-        part: "train" (all but Area_5), "val" (Area_5) or "all".
-        root: the folder, for messages.
-
-    Raises:
-        UserError: an unknown part, or areas that are not there.
-    """
-    have = sorted(set(there))
-    if areas is None:
-        if part not in ("train", "val", "all"):
-            raise UserError(f"part {part!r} is unknown where rooms are split by area: expected train, val or all")
-        areas = have if part == "all" else [a for a in have if (a == VALIDATION_AREA) == (part == "val")]
-        if not areas:
-            rest = "other than Area_5 for training" if part == "train" else "Area_5 for validation"
-            raise UserError(f"{root} has no area {rest}, it has {_areas(have)}: name others with the option areas")
-    missing = sorted(set(areas) - set(have))
-    if missing or not areas:
-        raise UserError(f"{root} has no {_areas(missing) or 'area that was asked for'}: it has {_areas(have)}")
-    return sorted(set(areas))
-
-
-def _areas(numbers: Sequence[int]) -> str:
-    return examples([f"Area_{number}" for number in numbers], 6)
-
-
-def area_folders(root: Path, inside: str) -> dict[int, Path]:
-    """The folders Area_1, Area_2, ... of `root` by number.
-
-    Args:
-        root: the data set's folder.
-        inside: what an area holds, for the message.
-
-    Raises:
-        UserError: there is none.
-    """
-    require_folder(root)
-    found = {
-        int(match[1]): path
-        for path in root.iterdir()
-        if (match := re.fullmatch(r"Area_(\d+)", path.name)) and path.is_dir()
-    }
-    if not found:
-        deeper = [p.parent for p in sorted(root.glob("*/Area_*")) if p.is_dir()]
-        hint = f"; {deeper[0]} has them: is that the root?" if deeper else ""
-        raise UserError(f"no rooms in {root}: looked for Area_*/{inside}, found {contents(root)}{hint}")
-    return dict(sorted(found.items()))
-
-
-def require_folder(root: Path) -> None:
-    """Raises a UserError where `root` is no folder."""
-    if not root.is_dir():
-        raise UserError(f"{root} {'is no folder' if root.exists() else 'does not exist'}: expected a folder of rooms")
-
-
-def contents(folder: Path) -> str:
-    """What is in a folder, for a message: "a, b, c and 7 more"."""
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return examples(names) if names else "an empty folder"
-
-
-def read_npy(path: Path) -> npt.NDArray[Any]:
-    """An array saved by numpy, never unpickled.
-
-    Raises:
-        UserError: the file is missing, truncated, or no array of numbers.
-    """
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the room is incomplete") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an array of numbers ({error}): replace the file") from error
-
-
-def read_bin(path: Path, dtype: npt.DTypeLike, count: int | None = None, columns: int = 1) -> npt.NDArray[Any]:
-    """A bare array of rows of `columns` numbers, little-endian.
-
-    Args:
-        path: the file.
-        dtype: of the numbers.
-        count: rows that it must have.
-        columns: numbers in a row.
+        root: the data set's own folder; absent, empty, or made by an earlier call.
+        train, val: numbers of rooms.
+        seed: of all rooms, 0 or more; no two rooms share one.
+        room_options: handed to :func:`influencerformer.data.points.rooms.generate_room`.
 
     Returns:
-        (N, columns), or (N,) for one column.
+        `root`: Area_x/room_n/room_n.txt and Area_x/room_n/Annotations/CLASS_k.txt, coordinates in metres with three
+        decimals, and generated_rooms.json.
 
     Raises:
-        UserError: the file is missing or its length does not fit.
+        UserError: arguments out of range or unknown, or a folder that holds something else.
     """
-    kind = np.dtype(dtype).newbyteorder("<")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    row = kind.itemsize * columns
-    if len(data) % row or (count is not None and len(data) != count * row):
-        of = f"a multiple of {row}" if count is None else f"{count * row} for {count} points"
+    if train < 1 or val < 1 or seed < 0:
         raise UserError(
-            f"{path} is {len(data)} bytes long, expected {of} ({columns} {kind.name} a point): it is truncated or of "
-            "another type or room"
+            f"generated rooms need train and val of 1 or more and seed of 0 or more, got train={train}, val={val}, "
+            f"seed={seed}"
         )
-    values = np.frombuffer(data, dtype=kind).astype(dtype)
-    return values.reshape(-1, columns) if columns > 1 else values
+    root = Path(root)
+    wanted = {"version": _VERSION, "train": train, "val": val, "seed": seed, "options": room_options}
+    wanted = json.loads(json.dumps(wanted))
+    if _is_there(root, wanted):
+        return root
+    try:
+        _write_rooms(root, wanted, room_options)
+    except OSError as error:
+        raise UserError(f"generated rooms cannot be written to {root} ({error.strerror})") from error
+    return root
+
+
+def _write_rooms(root: Path, wanted: dict[str, Any], room_options: dict[str, Any]) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}_", dir=root.parent))
+    try:
+        rooms = [(part, index) for part, name in enumerate(("train", "val")) for index in range(wanted[name])]
+        for part, index in progress(rooms, "Generating rooms"):
+            seed = int(np.random.SeedSequence((wanted["seed"], part, index)).generate_state(1, np.uint64)[0])
+            _write_room(temporary / f"Area_{_AREAS[part]}" / f"room_{index + 1}", _generate(seed, room_options))
+        (temporary / _MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        temporary.chmod(0o755)
+        try:
+            if root.is_dir():
+                root.rmdir()
+            os.rename(temporary, root)
+        except OSError:
+            # Another process was faster; its folder is the same if it is complete.
+            if not _is_there(root, wanted):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_there(root: Path, wanted: dict[str, Any]) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found != wanted:
+        raise UserError(
+            f"{root} exists but does not hold the generated rooms asked for ({wanted}): delete it or choose another "
+            "folder"
+        )
+    return True
+
+
+def _generate(seed: int, options: dict[str, Any]) -> Room:
+    try:
+        return generate_room(seed, **options)
+    except TypeError as error:
+        raise UserError(f"options {options} do not fit a generated room ({error})") from error
+
+
+def _write_room(folder: Path, room: Room) -> None:
+    annotations = folder / "Annotations"
+    annotations.mkdir(parents=True)
+    counts = dict.fromkeys(ROOM_CLASSES, 0)
+    texts: list[str] = []
+    order = np.argsort(room.instance, kind="stable")
+    bounds = np.searchsorted(room.instance[order], np.arange(int(room.instance.max()) + 2))
+    for start, end in itertools.pairwise(bounds):
+        points = order[start:end]
+        name = ROOM_CLASSES[int(room.semantic[points[0]])]
+        counts[name] += 1
+        # One format string for all points is several times as fast as np.savetxt.
+        values = np.concatenate([room.points[points].astype(np.float64), room.colors[points]], axis=1)
+        texts.append(("%.3f %.3f %.3f %d %d %d\n" * len(points)) % tuple(values.ravel().tolist()))
+        (annotations / f"{name}_{counts[name]}.txt").write_text(texts[-1], encoding="ascii", newline="\n")
+    (folder / f"{folder.name}.txt").write_text("".join(texts), encoding="ascii", newline="\n")

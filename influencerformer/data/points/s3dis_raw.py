@@ -14,7 +14,8 @@ from influencerformer.data.files import examples
 from influencerformer.data.points.label_check import whole_colors
 from influencerformer.data.points.repairs import Repair, from_json, shown_path, to_json
 from influencerformer.data.points.room_cache import Arrays, RoomCache, source_key, text_array
-from influencerformer.data.points.room_files import RoomDataset, area_folders, choose_areas, natural_order
+from influencerformer.data.points.room_dataset import RoomDataset
+from influencerformer.data.points.room_folders import area_folders, choose_areas, natural_order
 from influencerformer.data.points.rooms import ROOM_CLASSES
 from influencerformer.data.points.s3dis_repairs import Table, read_annotation
 from influencerformer.data.points.sample import PointSample

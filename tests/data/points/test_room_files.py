@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from influencerformer.data.points import s3dis_generated
+from influencerformer.data.points import room_files
 from influencerformer.data.points.formats import open_points
+from influencerformer.data.points.room_files import generate_s3dis
 from influencerformer.data.points.rooms import Room, generate_room
-from influencerformer.data.points.s3dis_generated import generate_s3dis
 from influencerformer.errors import UserError
 
 SMALL: dict[str, Any] = {"width": (2.5, 3.0), "density": 30.0, "scanners": 0}
@@ -34,7 +34,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[Room]:
         rooms.append(Room(points, colors, generator.integers(0, 13, 8)[instance], instance))
         return rooms[-1]
 
-    monkeypatch.setattr(s3dis_generated, "generate_room", draw)
+    monkeypatch.setattr(room_files, "generate_room", draw)
     return rooms
 
 
@@ -105,7 +105,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(s3dis_generated, "generate_room", killed)
+    monkeypatch.setattr(room_files, "generate_room", killed)
     with pytest.raises(KeyboardInterrupt):
         generate_s3dis(tmp_path / "rooms", train=1, val=1)
     assert list(tmp_path.iterdir()) == []
@@ -119,7 +119,7 @@ def test_losing_the_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         shutil.move(other, target)
         raise OSError("the folder is not empty")
 
-    monkeypatch.setattr(s3dis_generated, "os", SimpleNamespace(rename=someone_was_faster))
+    monkeypatch.setattr(room_files, "os", SimpleNamespace(rename=someone_was_faster))
     root = generate_s3dis(tmp_path / "rooms", train=1, val=1)
     assert (root / "generated_rooms.json").is_file()
     assert list(tmp_path.iterdir()) == [root]
