@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from influencerformer.data.augment import EvalTransform, TrainTransform
 from influencerformer.data.coco import CocoDataset, ground_truth
@@ -20,6 +17,7 @@ from influencerformer.data.files import split_path
 from influencerformer.data.label_maps import LabelMapDataset
 from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.data.scenes import SCENE_CLASSES, generate_scenes
+from influencerformer.data.stream import StreamSampler, TrainDataset
 from influencerformer.errors import UserError
 
 Format = Literal["scenes", "label_map", "coco"]
@@ -184,21 +182,13 @@ class InstanceDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = StreamSampler(dataset, world_size, rank, self.seed, self.batch_size, self._batches_done)
+        sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
         # A last incomplete batch is left out, unless it is the only one.
         return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         dataset = EvalDataset(self.dataset("val"), self.eval_transform)
         return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size)
-
-    def _batches_done(self) -> int | None:
-        """Training batches that the run has behind it, counted over resumptions; None outside of a run."""
-        if self.trainer is None:
-            return None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return int(progress.processed)  # type: ignore[attr-defined]
 
     def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int) -> DataLoader[Sample]:
         return DataLoader(
@@ -210,79 +200,6 @@ class InstanceDataModule(lightning.LightningDataModule):
             collate_fn=partial(collate, size_divisor=self.size_divisor),
             pin_memory=torch.cuda.is_available(),
         )
-
-
-class Draw(NamedTuple):
-    """What a worker needs to know to make one training sample."""
-
-    epoch: int
-    position: int
-
-
-class StreamSampler(DistributedSampler[Draw]):
-    """One endless stream of shuffled epochs, of which each pass over the loader takes the next epoch's length.
-
-    The place in the stream is the number of batches the run has behind it. So a resumed run goes on with the
-    very next batch, wherever in an epoch it stopped, and the epoch travels with each index to workers, which
-    would not learn of it otherwise. It is a DistributedSampler so that Lightning leaves it in place on several
-    devices.
-
-    Args:
-        dataset: what is sampled from.
-        num_replicas, rank: number of processes and this one's.
-        seed: of the order.
-        batch_size: of each process; an epoch leaves out a last incomplete batch, unless it is the only one.
-        batches_done: gives the number of batches behind the run; where it gives None, `set_epoch` counts.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Sample],
-        num_replicas: int,
-        rank: int,
-        seed: int,
-        batch_size: int,
-        batches_done: Callable[[], int | None],
-    ) -> None:
-        # DistributedSampler shuffles by seed + epoch: spread the seeds, so that runs do not share orders.
-        spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread)
-        self.batch_size = batch_size
-        self.batches_done = batches_done
-
-    def __len__(self) -> int:
-        total = super().__len__()
-        return total - total % self.batch_size if total >= self.batch_size else total
-
-    def __iter__(self) -> Iterator[Draw]:
-        length = len(self)
-        done = self.batches_done()
-        start = self.epoch * length if done is None else done * min(self.batch_size, length)
-        epoch, skipped = divmod(start, length)
-        return chain(self._one_epoch(epoch)[skipped:], self._one_epoch(epoch + 1)[:skipped])
-
-    def _one_epoch(self, epoch: int) -> list[Draw]:
-        current, self.epoch = self.epoch, epoch
-        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
-        self.epoch = current
-        return [Draw(epoch, position) for position in islice(positions, len(self))]
-
-
-class TrainDataset(Dataset[Sample]):
-    """Samples after a `TrainTransform`; indexed by `Draw`, which with the seed settles all randomness."""
-
-    def __init__(self, dataset: InstanceDataset, transform: TrainTransform, seed: int) -> None:
-        self.dataset = dataset
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        state = np.random.SeedSequence((self.seed, *draw)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-        return self.transform(self.dataset[draw.position], generator)
 
 
 class EvalDataset(InstanceDataset):

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from influencerformer.data.augment import TrainTransform
-from influencerformer.data.datamodule import InstanceDataModule, StreamSampler, TrainDataset
+from influencerformer.data.datamodule import InstanceDataModule
+from influencerformer.data.stream import StreamSampler, TrainDataset
 from influencerformer.errors import UserError
 
 

@@ -1,0 +1,191 @@
+"""The Lightning data module of point clouds: from a few options to reproducible batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+
+from influencerformer.data.points.augment import PointEvalTransform, PointTrainTransform
+from influencerformer.data.points.collate import collate_points
+from influencerformer.data.points.formats import PointFormat, class_names, open_points
+from influencerformer.data.points.room_files import generate_s3dis
+from influencerformer.data.points.sample import PointDataset, PointSample
+from influencerformer.data.stream import StreamSampler, TrainDataset
+from influencerformer.errors import UserError
+
+# Where generated rooms are written, as if they were S3DIS's.
+ROOM_TRAIN_AREAS, ROOM_VAL_AREAS = (1,), (5,)
+
+
+class PointDataModule(lightning.LightningDataModule):
+    """Training and validation rooms from a folder.
+
+    Training crops depend on `seed`, the epoch and the room alone: not on the loss, the number of workers or the
+    global random state. Validation rooms come in their order, whole and with all points unless `eval_voxel_size`
+    says otherwise.
+
+    Args:
+        format: rooms (generated, written in S3DIS's raw layout), s3dis (Stanford3dDataset_v1.2 or its aligned
+            version), s3dis_mmdet3d (as mmdetection3d prepares it), pointcept (as Pointcept prepares S3DIS),
+            scannet (scene folders) or scannet_prepared (as OneFormer3D prepares it).
+        root: folder of the data; for rooms the folder they are written to.
+        train_areas, val_areas: of S3DIS; 1, 2, 3, 4, 6 and 5 unless given.
+        train_split, val_split: of ScanNet, files with a scene name a line, relative to ROOT.
+        cache: folder for S3DIS's rooms in binary form; inside ROOT unless given.
+        crop_size, voxel_size, max_points, min_points, rotate, flip, scale_jitter, color_jitter: see
+            `PointTrainTransform`.
+        eval_voxel_size: thin validation rooms to one point a cell of this side in metres; None keeps all points.
+        batch_size: rooms in a training step; validation takes one at a time.
+        num_workers: processes that load data; 0 loads in the training process.
+        seed: of order and augmentation.
+        rooms_train, rooms_val: numbers of generated rooms.
+        rooms_width, rooms_density, rooms_crowding: see `generate_room`.
+
+    Raises:
+        UserError: for options or data that do not fit, when the data are first needed.
+    """
+
+    def __init__(
+        self,
+        format: PointFormat = "rooms",
+        root: str = "generated",
+        train_areas: list[int] | None = None,
+        val_areas: list[int] | None = None,
+        train_split: str = "scannetv2_train.txt",
+        val_split: str = "scannetv2_val.txt",
+        cache: str | None = None,
+        crop_size: float | None = None,
+        voxel_size: float | None = 0.05,
+        max_points: int = 100_000,
+        min_points: int = 10,
+        rotate: bool = True,
+        flip: bool = True,
+        scale_jitter: tuple[float, float] = (0.9, 1.1),
+        color_jitter: float = 0.2,
+        eval_voxel_size: float | None = None,
+        batch_size: int = 2,
+        num_workers: int = 0,
+        seed: int = 0,
+        rooms_train: int = 48,
+        rooms_val: int = 12,
+        rooms_width: tuple[float, float] = (3.5, 6.0),
+        rooms_density: float = 400.0,
+        rooms_crowding: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"batch_size must be 1 or larger, got {batch_size}")
+        if num_workers < 0 or seed < 0:
+            raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
+        self.format: PointFormat = format
+        self.root = Path(root)
+        self.areas: dict[str, Sequence[int]] = {
+            "train": train_areas or (ROOM_TRAIN_AREAS if format == "rooms" else (1, 2, 3, 4, 6)),
+            "val": val_areas or ROOM_VAL_AREAS,
+        }
+        self.splits = {"train": train_split, "val": val_split}
+        self.cache = None if cache is None else Path(cache)
+        self.train_transform = PointTrainTransform(
+            crop_size=crop_size,
+            voxel_size=voxel_size,
+            max_points=max_points,
+            min_points=min_points,
+            rotate=rotate,
+            flip=flip,
+            scale_jitter=scale_jitter,
+            color_jitter=color_jitter,
+        )
+        self.eval_transform = PointEvalTransform(eval_voxel_size)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.rooms: dict[str, Any] = {
+            "train": rooms_train,
+            "val": rooms_val,
+            "width": rooms_width,
+            "density": rooms_density,
+            "crowding": rooms_crowding,
+        }
+        self._datasets: dict[str, PointDataset] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes 0..C-1."""
+        return class_names(self.format)
+
+    @property
+    def num_classes(self) -> int:
+        """C, without no-object."""
+        return len(self.class_names)
+
+    def dataset(self, part: Literal["train", "val"]) -> PointDataset:
+        """The rooms as they are on disk, untransformed."""
+        if part not in self._datasets:
+            root = self._generate() if self.format == "rooms" else self.root
+            self._datasets[part] = open_points(
+                "s3dis" if self.format == "rooms" else self.format,
+                root,
+                part,
+                areas=self.areas[part],
+                cache=self.cache,
+            )
+        return self._datasets[part]
+
+    def _generate(self) -> Path:
+        """Rooms of other numbers or options have another folder."""
+        digest = hashlib.sha256(json.dumps(self.rooms, sort_keys=True).encode()).hexdigest()[:8]
+        folder = self.root / f"rooms_{self.rooms['train']}train_{self.rooms['val']}val_{digest}"
+        return generate_s3dis(folder, **self.rooms)
+
+    def prepare_data(self) -> None:
+        """Generate the rooms, if it is rooms and they are not there yet."""
+        if self.format == "rooms":
+            self._generate()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the parts that `stage` (fit, validate, ...; None for all) needs: errors come early."""
+        self.dataset("val")
+        if stage in ("fit", None):
+            self.dataset("train")
+
+    def train_dataloader(self) -> DataLoader[PointSample]:
+        dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
+        sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
+        return self._loader(dataset, sampler, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[PointSample]:
+        dataset = PointEvalDataset(self.dataset("val"), self.eval_transform)
+        return self._loader(dataset, SequentialSampler(dataset), 1)
+
+    def _loader(self, dataset: Dataset[PointSample], sampler: Any, batch_size: int) -> DataLoader[PointSample]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate_points,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class PointEvalDataset(PointDataset):
+    """Rooms after a `PointEvalTransform`, in their order."""
+
+    def __init__(self, dataset: PointDataset, transform: PointEvalTransform) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.class_names = dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> PointSample:
+        return self.transform(self.dataset[index])
