@@ -14,7 +14,9 @@ from influencerformer.errors import UserError
 Labels = npt.NDArray[np.int64]
 
 
-def number_instances(instance: npt.NDArray[Any], classes: npt.NDArray[Any]) -> tuple[Labels, Labels, list[int]]:
+def number_instances(
+    instance: npt.NDArray[Any], classes: npt.NDArray[Any], inside: npt.NDArray[np.bool_]
+) -> tuple[Labels, Labels, list[int]]:
     """Instances numbered without gaps, one class each.
 
     An instance number that occurs with several classes becomes one instance for each of them, as ScanNet's
@@ -23,21 +25,31 @@ def number_instances(instance: npt.NDArray[Any], classes: npt.NDArray[Any]) -> t
     Args:
         instance: (N,) integers, an instance's number.
         classes: (N,) integers, the class of each point.
+        inside: (N,) which points belong to an instance.
 
     Returns:
-        (N,) int64 1..K, (K,) int64 class of each, and the numbers that occurred with several classes.
+        (N,) int64 1..K, 0 where not inside; (K,) int64 class of each; and the numbers that occurred with several
+        classes.
     """
-    pairs = np.stack([instance.astype(np.int64), classes.astype(np.int64)], axis=1)
-    found, labels = np.unique(pairs, axis=0, return_inverse=True)
-    split = found[1:, 0][found[1:, 0] == found[:-1, 0]]
-    return labels.reshape(-1) + 1, found[:, 1], sorted(set(split.tolist()))
+    labels = np.zeros(len(instance), dtype=np.int64)
+    names, owner = np.unique(instance[inside], return_inverse=True)
+    width = int(classes[inside].max(initial=0)) + 1
+    pairs, numbers = np.unique(owner * width + classes[inside], return_inverse=True)
+    labels[inside] = numbers + 1
+    of_pair = pairs // width
+    split = names[np.unique(of_pair[1:][of_pair[1:] == of_pair[:-1]])]
+    return labels, pairs % width, split.tolist()
 
 
-def split_repairs(split: list[int], file: str) -> list[Repair]:
-    """The repair that says which instance numbers were split by class."""
-    if not split:
-        return []
-    return [Repair(file, None, f"instances of several classes split by class: number {examples(split)}")]
+def instance_repairs(classes: Labels, split: list[int], file: str) -> list[Repair]:
+    """Repairs that say which instance numbers were split by class, and that a room has no instance."""
+    repairs: list[Repair] = []
+    if split:
+        what = f"{examples(split)} of several classes, split by class"
+        repairs.append(Repair(file, None, f"instance {what}" if len(split) == 1 else f"instances {what}"))
+    if not len(classes):
+        repairs.append(Repair(file, None, "read without an instance: it has none"))
+    return repairs
 
 
 def whole_colors(colors: npt.NDArray[Any], file: str) -> tuple[npt.NDArray[np.uint8], list[Repair]]:
@@ -52,9 +64,11 @@ def whole_colors(colors: npt.NDArray[Any], file: str) -> tuple[npt.NDArray[np.ui
     Raises:
         UserError: colours are no finite numbers.
     """
-    if colors.dtype == np.uint8:
-        return colors, []
-    values = colors.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        whole = colors.astype(np.uint8)
+    if (whole == colors).all():
+        return whole, []
+    values = colors.astype(np.float32)
     if not np.isfinite(values).all():
         raise UserError(f"{file}: colours hold NaN or infinite values, expected 0 to 255")
     repairs: list[Repair] = []
@@ -71,8 +85,10 @@ def whole_colors(colors: npt.NDArray[Any], file: str) -> tuple[npt.NDArray[np.ui
     return values.round().clip(0, 255).astype(np.uint8), repairs
 
 
-def check_finite(coordinates: npt.NDArray[Any], file: object) -> None:
-    """Raises a UserError where coordinates are NaN or infinite."""
+def check_points(coordinates: npt.NDArray[Any], file: object) -> None:
+    """Raises a UserError where there is no point, or coordinates (N, 3) are NaN or infinite."""
+    if not len(coordinates):
+        raise UserError(f"{file} holds no point: prepare it anew or take the room out")
     bad = ~np.isfinite(coordinates).all(axis=1)
     if bad.any():
         raise UserError(f"{file}: {bad.sum()} of {len(bad)} points have NaN or infinite coordinates: prepare it anew")
@@ -81,4 +97,4 @@ def check_finite(coordinates: npt.NDArray[Any], file: object) -> None:
 def check_range(values: npt.NDArray[Any], low: int, high: int, file: object, what: str) -> None:
     """Raises a UserError where integers lie outside low..high."""
     if len(values) and not low <= values.min() <= values.max() <= high:
-        raise UserError(f"{file} holds {what} {values.min()} to {values.max()}, expected {low} to {high}")
+        raise UserError(f"{file} holds {what} from {values.min()} to {values.max()}, expected {low} to {high}")

@@ -46,7 +46,7 @@ def repair_summary(repairs: Sequence[Repair], limit: int = 20) -> str:
 
 
 def limited(repairs: Sequence[Repair], limit: int = 10) -> list[Repair]:
-    """Repairs of one file with at most `limit` of a kind named by line; one line says how many more there are.
+    """Repairs of one file with at most `limit` of a kind; one more repair says how many more there are.
 
     Of one kind are those whose text agrees up to the first colon.
     """
@@ -57,7 +57,7 @@ def limited(repairs: Sequence[Repair], limit: int = 10) -> list[Repair]:
     for kind, found in kinds.items():
         result += found[:limit]
         if len(found) > limit:
-            result.append(Repair(found[0].file, None, f"{len(found) - limit} more lines: {kind}"))
+            result.append(Repair(found[0].file, None, f"{len(found) - limit} more: {kind}"))
     return result
 
 

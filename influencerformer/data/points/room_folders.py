@@ -72,6 +72,13 @@ def require_folder(root: Path) -> None:
         raise UserError(f"{root} {'is no folder' if root.exists() else 'does not exist'}: expected a folder of rooms")
 
 
+def require_files(root: Path, files: Iterable[Path], why: str) -> None:
+    """Raises a UserError that names those of `files`, all below `root`, which do not exist, and says `why`."""
+    lacking = [path.relative_to(root).as_posix() for path in files if not path.is_file()]
+    if lacking:
+        raise UserError(f"{root} lacks {examples(lacking)}: {why}")
+
+
 def contents(folder: Path) -> str:
     """What is in a folder, for a message: "a, b, c and 7 more"."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

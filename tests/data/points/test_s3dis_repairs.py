@@ -111,7 +111,7 @@ def test_many_broken_lines_are_counted(tmp_path: Path) -> None:
     assert len(rows) == 60
     assert repairs[0] == " line 61: left out: 3 columns instead of 6"
     assert len(repairs) == 11
-    assert repairs[-1] == ": 20 more lines: left out"
+    assert repairs[-1] == ": 20 more: left out"
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ def test_repairs_as_text_and_json(tmp_path: Path) -> None:
 
 def test_limited_keeps_the_first_of_each_kind() -> None:
     repairs = [Repair("f", line, f"left out: {line}") for line in range(4)] + [Repair("f", 9, "clipped")]
-    assert limited(repairs, 2) == [*repairs[:2], Repair("f", None, "2 more lines: left out"), repairs[4]]
+    assert limited(repairs, 2) == [*repairs[:2], Repair("f", None, "2 more: left out"), repairs[4]]
