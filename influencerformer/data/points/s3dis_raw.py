@@ -175,10 +175,12 @@ def _drop_copies(tables: dict[Path, Table], root: Path) -> list[Repair]:
     repairs: list[Repair] = []
     for path in list(tables):
         match = re.fullmatch(r"(.+) \(\d+\)", path.stem)
-        original = tables.get(path.with_name(f"{match[1]}.txt")) if match else None
-        if original is not None and _shared(tables[path], original) > 0.5:
+        if match is None:
+            continue
+        original = path.with_name(f"{match[1]}.txt")
+        if original in tables and _shared(tables[path], tables[original]) > 0.5:
             del tables[path]
-            repairs.append(Repair(shown_path(path, root), None, f"left out: a copy of {match[1]}.txt"))  # type: ignore[index]
+            repairs.append(Repair(shown_path(path, root), None, f"left out: a copy of {original.name}"))
     return repairs
 
 

@@ -91,11 +91,15 @@ class ScanNetDataset(RoomDataset):
             at = np.searchsorted(numbers, segments).clip(max=len(numbers) - 1)
             known = numbers[at] == segments
             if not known.all():
-                repairs.append(Repair(file, None, f"segments left out that no vertex has: {(~known).sum()} of {label!r}"))
+                repairs.append(
+                    Repair(file, None, f"segments left out that no vertex has: {(~known).sum()} of {label!r}")
+                )
             at = at[known]
             if owner[at].any():
                 taken = np.count_nonzero(owner[np.unique(at)])
-                repairs.append(Repair(file, None, f"segments of several objects given to the last: {taken} to {label!r}"))
+                repairs.append(
+                    Repair(file, None, f"segments of several objects given to the last: {taken} to {label!r}")
+                )
             if label not in self._nyu40:
                 repairs.append(Repair(file, None, f"object ignored whose label the table lacks: {label!r}"))
             owner[at], nyu40[at] = count, self._nyu40.get(label, 0)

@@ -46,7 +46,7 @@ def test_rooms_and_areas_in_natural_order(raw_room: RawRoom, tmp_path: Path) -> 
     everything = S3DISDataset(root)
     names = ["Area_1_hallway_1", "Area_2_office_2", "Area_2_office_10", "Area_5_WC_1", "Area_10_office_1"]
     assert everything.names == names
-    assert [everything[i].sample_id for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [(sample.name, sample.sample_id) for sample in everything] == [(n, i) for i, n in enumerate(names)]
     assert everything[-1].name == "Area_10_office_1"
     assert S3DISDataset(root, part="train").names == [*names[:3], names[4]]
     assert S3DISDataset(root, part="val").names == [names[3]]
