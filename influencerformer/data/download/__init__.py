@@ -2,7 +2,7 @@
 
 from influencerformer.data.download.coco import download_coco
 from influencerformer.data.download.extract import unpacked
-from influencerformer.data.download.fetch import RemoteFile, fetch
+from influencerformer.data.download.fetch import RemoteFile, fetch_file
 from influencerformer.data.download.s3dis import download_s3dis
 
-__all__ = ["RemoteFile", "download_coco", "download_s3dis", "fetch", "unpacked"]
+__all__ = ["RemoteFile", "download_coco", "download_s3dis", "fetch_file", "unpacked"]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from influencerformer.data.download.disk import make_folder, move, require_space, say
 from influencerformer.data.download.extract import unpacked
-from influencerformer.data.download.fetch import RemoteFile, fetch
+from influencerformer.data.download.fetch import RemoteFile, fetch_file
 from influencerformer.errors import UserError
 
 BASE_URL = "http://images.cocodataset.org"
@@ -112,7 +112,7 @@ def download_coco(
     require_space(root, to_fetch + to_unpack, "for the archives of COCO and their content")
     for archive in archives:
         remote = RemoteFile(f"{base_url.rstrip('/')}/{archive.path}", archive.size, archive.sha256)
-        fetch(remote, root / archive.name, console=console)
+        fetch_file(remote, root / archive.name, console=console)
     if annotations:
         _unpack_annotations(root, annotations, console)
     for part in images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.metadata
 import re
 import ssl
 import urllib.error
@@ -98,10 +97,7 @@ def request(url: str, start: int, timeout: float) -> Reply:
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise PermanentError("not an http or https address")
-    headers = {
-        "User-Agent": f"influencerformer/{importlib.metadata.version('influencerformer')}",
-        "Accept-Encoding": "identity",
-    }
+    headers = {"User-Agent": "influencerformer", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     redirects = _Redirects()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import gzip
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,7 +26,20 @@ from influencerformer.errors import UserError
 CHUNK = 1 << 20
 MAX_MEMBERS = 1_000_000
 MAX_HEADER = 4 * CHUNK
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
+# What gzip, tarfile and zipfile are known to raise for broken input; a UserError is a ValueError and goes through.
+DAMAGED = (
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
 
 
 def everything(name: str) -> bool:
@@ -104,6 +119,8 @@ class _Unpacking:
             else:
                 self._require(self.expected)
                 self._write(_tar_members(self.archive, self._advance))
+        except UserError:
+            raise
         except DAMAGED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(

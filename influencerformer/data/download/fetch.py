@@ -45,7 +45,7 @@ def part_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def fetch(
+def fetch_file(
     remote: RemoteFile,
     target: Path,
     *,

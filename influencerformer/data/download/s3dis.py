@@ -11,7 +11,7 @@ from rich.console import Console
 
 from influencerformer.data.download.disk import make_folder, move, require_space, say
 from influencerformer.data.download.extract import unpacked
-from influencerformer.data.download.fetch import RemoteFile, fetch
+from influencerformer.data.download.fetch import RemoteFile, fetch_file
 from influencerformer.data.download.s3dis_rooms import check_arrays, check_texts, have_instances, rooms_of
 from influencerformer.errors import UserError
 
@@ -122,7 +122,7 @@ def download_s3dis(
     archive = root / origin.name
     to_fetch = 0 if archive.exists() else origin.download
     require_space(root, to_fetch + origin.unpacked, "for the archive of S3DIS and its content")
-    fetch(remote, archive, console=console)
+    fetch_file(remote, archive, console=console)
     with unpacked(archive, root, expected_bytes=origin.unpacked, console=console) as content:
         found = _find_areas(content)
         rooms, problem = _check(found, AREAS, origin)
