@@ -146,18 +146,29 @@ def _visible(
 ) -> npt.NDArray[np.bool_]:
     """(N,) which points at least one stand (S, 3) sees past all boxes that have a volume."""
     seen = np.zeros(len(points), dtype=np.bool_)
+    boxes = [(box, box.to_room(np.zeros((1, 3)))[0], float(np.linalg.norm(box.half))) for box in placed]
     for stand in stands:
         free = np.ones(len(points), dtype=np.bool_)
+        rays = points - stand
+        lengths = np.linalg.norm(rays, axis=1)
+        directions = rays / lengths.clip(1e-9)[:, None]
         # A box hides what lies behind its near side, with 2 cm to spare: its own near faces stay visible.
-        reach = 1 - 0.02 / np.linalg.norm(points - stand, axis=1).clip(0.05)
-        for box in placed:
+        reach = 1 - 0.02 / lengths.clip(0.05)
+        for box, middle, radius in boxes:
             if min(box.half) <= 0:
                 continue
-            start, ends = box.to_box(stand[None])[0], box.to_box(points)
+            # Most rays miss the sphere about the box: only the others are tested against its sides.
+            offset = middle - stand
+            along = directions @ offset
+            near = free & (offset @ offset - along**2 <= (radius + 1e-3) ** 2) & (along > -radius - 1e-3)
+            rays_near = np.flatnonzero(near)
+            if not len(rays_near):
+                continue
+            start, ends = box.to_box(stand[None])[0], box.to_box(points[rays_near])
             step = ends - start
             step[np.abs(step) < 1e-9] = 1e-9
             one, two = (-np.array(box.half) - start) / step, (np.array(box.half) - start) / step
             enter, leave = np.minimum(one, two).max(1), np.maximum(one, two).min(1)
-            free &= ~((enter < leave) & (enter < reach) & (leave > 0))
+            free[rays_near] &= ~((enter < leave) & (enter < reach[rays_near]) & (leave > 0))
         seen |= free
     return seen
