@@ -11,7 +11,7 @@ from influencerformer.losses.existence import existence
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import pair_potential_of_groups
+from influencerformer.losses.pair_potential import of_batch, pair_potentials
 
 
 @torch.no_grad()
@@ -86,7 +86,8 @@ def hungarian_mask_loss(
             nonfinite=nonfinite,
         )
         exists, classes = inputs.instance_mask, inputs.classes[:, None]
-        potential = pair_potential_of_groups(inputs, [Membership(group.targets) for group in inputs.groups])
+        memberships = [Membership(group.targets) for group in inputs.groups]
+        potential = of_batch(list(pair_potentials(inputs, memberships)))
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)

@@ -10,7 +10,7 @@ from influencerformer.losses.existence import existence, objectness_error
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Membership
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import pair_potential_of_groups
+from influencerformer.losses.pair_potential import of_batch, pair_potentials
 from influencerformer.losses.schedule import Annealing
 from influencerformer.losses.transport import partial_transport, single_claim_transport
 
@@ -120,13 +120,23 @@ def mask_influencer_loss(
         if candidates is not None:
             classes = _classes_of_candidates(inputs.classes, candidates)
         memberships = [Membership(group.targets) for group in inputs.groups]
-        potential = pair_potential_of_groups(
-            inputs,
-            memberships,
-            attr_weight=attr_weight,
-            rep_weight=rep_weight,
-            bg_weight=bg_weight,
-        )
+        weights = {"attr_weight": attr_weight, "rep_weight": rep_weight, "bg_weight": bg_weight}
+        potentials, condensed = [], []
+        for one, group, membership in zip(
+            pair_potentials(inputs, memberships, **weights), inputs.groups, memberships, strict=True
+        ):
+            potentials.append(one)
+            if condensation_weight:
+                # by the side of the group's own sums, so that its gradient is complete, and gone, before the next one's
+                parts_of_group = condensation(
+                    group.mask_logits[-1],
+                    group.targets,
+                    membership,
+                    rep_margin=rep_margin,
+                    query_mask=group.query_mask,
+                )
+                condensed.append(torch.stack([part.sum() for part in parts_of_group]))
+        potential = of_batch(potentials)
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         none = cost.new_zeros(cost.shape[:-1])
         if inputs.class_logits is not None:
@@ -176,17 +186,9 @@ def mask_influencer_loss(
                 query_mask=inputs.query_mask,
             )
             parts["objectness"] = objectness_weight * error.sum()
-        if condensation_weight:
-            for group, membership in zip(inputs.groups, memberships, strict=True):
-                attraction, repulsion = condensation(
-                    group.mask_logits[-1],
-                    group.targets,
-                    membership,
-                    rep_margin=rep_margin,
-                    query_mask=group.query_mask,
-                )
-                parts["attraction"] = parts["attraction"] + condensation_weight * attraction.sum() / count
-                parts["repulsion"] = parts["repulsion"] + condensation_weight * repulsion.sum() / count
+        if condensed:
+            sums = condensation_weight * torch.stack(condensed).sum(0) / count
+            parts["attraction"], parts["repulsion"] = sums.unbind()
         loss = torch.stack(list(parts.values())).sum()
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
 

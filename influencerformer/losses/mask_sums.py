@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.membership import Membership, Scratch, query_blocks
+from influencerformer.losses.membership import CandidateMembership, Membership, Scratch, query_blocks, weighted_total
 
 EXPONENT_LIMIT = 80.0
 """Up to here e^s is finite in float32; from far below on, log(1 + e^s) is s."""
@@ -63,7 +63,7 @@ class _Sums(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: Tensor,
-        membership: Membership,
+        membership: Membership | CandidateMembership,
         weight: Tensor,
         split_softplus: bool,
         rows: Tensor | None,
@@ -78,18 +78,19 @@ class _Sums(torch.autograd.Function):
         for queries in query_blocks(logits, rows):
             block = _rows(logits, queries, scratch)
             sigma, softplus = _sigmoid_and_softplus(block, scratch)
-            inside_logit[:, queries] = membership.gather(block)[0]
-            inside_sigma[:, queries], total_sigma[:, queries] = membership.gather(sigma)
-            total_softplus[:, queries] = (softplus @ weight[..., None]).squeeze(-1)
+            seen = membership.of(queries)
+            inside_logit[:, queries] = seen.gather(block)[0]
+            inside_sigma[:, queries], total_sigma[:, queries] = seen.gather(sigma)
+            total_softplus[:, queries] = weighted_total(softplus, weight)
             if split_softplus:
-                inside_softplus[:, queries] = membership.gather(softplus)[0]
+                inside_softplus[:, queries] = seen.gather(softplus)[0]
         return inside_logit, inside_sigma, inside_softplus, total_softplus, total_sigma
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
-        membership: Membership = ctx.membership
+        membership: Membership | CandidateMembership = ctx.membership
         by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
         result = torch.empty_like(logits) if ctx.rows is None else torch.zeros_like(logits)
         # an autocast region around backward() would lower the precision of the products
@@ -98,13 +99,14 @@ class _Sums(torch.autograd.Function):
                 block = _rows(logits, queries, ctx.scratch)
                 sigma = torch.sigmoid(block, out=ctx.scratch.like("sigma", block))
                 grad = result[:, queries] if ctx.rows is None else ctx.scratch.like("softplus", block)
-                membership.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
+                seen = membership.of(queries)
+                seen.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
                 grad.addcmul_(grad, sigma, value=-1)
                 grad.addcmul_(by_total_softplus[:, queries, None], ctx.weight[:, None])
                 if ctx.split_softplus:
-                    membership.spread(by_softplus[:, queries], None, grad, add=True)
+                    seen.spread(by_softplus[:, queries], None, grad, add=True)
                 grad.mul_(sigma)
-                membership.spread(by_logit[:, queries], None, grad, add=True)
+                seen.spread(by_logit[:, queries], None, grad, add=True)
                 if isinstance(queries, Tensor):
                     result.index_copy_(1, queries, grad)
         return result, None, None, None, None, None
@@ -112,7 +114,7 @@ class _Sums(torch.autograd.Function):
 
 def mask_sums(
     mask_logits: Tensor,
-    membership: Membership,
+    membership: Membership | CandidateMembership,
     weight: Tensor,
     *,
     split_softplus: bool = True,
@@ -123,7 +125,7 @@ def mask_sums(
 
     Args:
         mask_logits: (B, Q, N), or (Q, N) of one image, finite.
-        membership: the truth of the same B images.
+        membership: the truth of the same B images, or of the candidates of one.
         weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
         split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
         rows: int64 queries to sum for; those of others are zero. None takes all.
@@ -133,4 +135,5 @@ def mask_sums(
     logit, sigma, softplus, total_softplus, total_sigma = _Sums.apply(
         logits, membership, weight, split_softplus, rows, scratch or Scratch()
     )
-    return MaskSums(logit[..., 1:], sigma[..., 1:], softplus[..., 1:], total_softplus, total_sigma)
+    instances = slice(membership.num_segments - membership.num_instances, None)
+    return MaskSums(logit[..., instances], sigma[..., instances], softplus[..., instances], total_softplus, total_sigma)

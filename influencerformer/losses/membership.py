@@ -38,6 +38,11 @@ def _slices(length: int, step: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, length, max(1, step))]
 
 
+def weighted_total(values: Tensor, weight: Tensor) -> Tensor:
+    """(B, P, N) values and (B, N) weights to (B, P); image by image, as a batched product with a vector is slow."""
+    return torch.stack([torch.mv(image, w) for image, w in zip(values, weight, strict=True)])
+
+
 class Scratch:
     """Memory for intermediate numbers of the size of a block, used again by every block and layer."""
 
@@ -65,6 +70,7 @@ class Membership:
 
     def __init__(self, targets: MaskTargets) -> None:
         self.num_segments = targets.num_instances + 1
+        self.num_instances = targets.num_instances
         self.partition = targets.labels is not None
         self.matrix: Tensor | None = None
         if targets.labels is not None and self.num_segments > DENSE_LIMIT:
@@ -80,6 +86,10 @@ class Membership:
         """(B, N), 1 where a pixel is of any instance."""
         self.background = background.to(targets.sizes.dtype)
         """(B, N), 1 where a pixel is of none."""
+
+    def of(self, queries: slice | Tensor) -> Membership:
+        """What these queries see: every segment."""
+        return self
 
     def gather(self, values: Tensor, pixels: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """(B, Q, P) at the given pixels to (B, Q, K + 1) sums over segments and (B, Q) over all not ignored."""
@@ -108,3 +118,57 @@ class Membership:
             matrix = matrix if total is not None else matrix[..., :-1]
             sums = sums if total is None else torch.cat([sums, total[..., None]], -1)
         return torch.baddbmm(out, sums, matrix.transpose(1, 2), beta=1 if add else 0, out=out)
+
+
+class CandidateMembership:
+    """The same for queries that see one instance each, or none: no Q x K numbers, and passes in place of products.
+
+    Args:
+        targets: the truth of B images.
+        candidates: (B, Q) int64, the instance of each query, -1 none.
+        scratch: memory to share between images.
+    """
+
+    num_segments = num_instances = 1
+
+    def __init__(self, targets: MaskTargets, candidates: Tensor, scratch: Scratch) -> None:
+        indicators = targets.membership().transpose(1, 2)
+        # the first row of an image is that of queries without an instance: no pixel is in it
+        self.members = torch.cat([torch.zeros_like(indicators[:, :1]), indicators[:, 1:]], 1).flatten(0, 1)
+        first = torch.arange(len(candidates), device=candidates.device) * (targets.num_instances + 1)
+        self.index = candidates + 1 + first[:, None]
+        self.valid = targets.valid.to(indicators.dtype)
+        self.scratch = scratch
+
+    def of(self, queries: slice | Tensor) -> CandidateRows:
+        """What these queries see."""
+        index = self.index[:, queries]
+        like = self.members[:1].expand(index.numel(), -1)
+        rows = torch.index_select(self.members, 0, index.flatten(), out=self.scratch.like("indicators", like))
+        return CandidateRows(rows.view(*index.shape, like.shape[-1]), self.valid, self.scratch)
+
+
+class CandidateRows:
+    """Sums over the pixels of each query's own instance, and their transpose, as :class:`Membership` has them.
+
+    Args:
+        rows: (B, P, N) indicators of the instances of P queries; they hold until others are asked for.
+        valid: (B, N), 1 where a pixel is not ignored.
+        scratch: memory for products.
+    """
+
+    def __init__(self, rows: Tensor, valid: Tensor, scratch: Scratch) -> None:
+        self.rows, self.valid, self.scratch = rows, valid, scratch
+
+    def gather(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, P, N) to (B, P, 1) sums over instances and (B, P) over all pixels not ignored."""
+        inside = torch.mul(values, self.rows, out=self.scratch.like("product", values)).sum(-1, keepdim=True)
+        return inside, weighted_total(values, self.valid)
+
+    def spread(self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False) -> Tensor:
+        """(B, P, 1) and (B, P) to (B, P, N), into ``out`` or added to it."""
+        if add:
+            out.addcmul_(self.rows, sums)
+        else:
+            torch.mul(self.rows, sums, out=out)
+        return out if total is None else out.addcmul_(self.valid[:, None], total[..., None])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from influencerformer.losses.inputs import MaskInputs, pad_to
 from influencerformer.losses.mask_sums import MaskSums, mask_sums
-from influencerformer.losses.membership import Membership, Scratch
+from influencerformer.losses.membership import CandidateMembership, Membership, Scratch
 from influencerformer.losses.targets import MaskTargets
 
 WORTH_SKIPPING = 0.75
@@ -64,15 +65,17 @@ def pair_potential(
     split = attr_weight != rep_weight
     weight = rep_weight * membership.foreground + bg_weight * membership.background
     rows, sizes = None, targets.sizes[:, None]
-    if candidates is not None and len(candidates) == 1:
-        busy = (candidates[0] >= 0).nonzero()[:, 0]
-        rows = busy if len(busy) < WORTH_SKIPPING * candidates.shape[1] else None
-    layers = [
-        mask_sums(layer, membership, weight, split_softplus=split, rows=rows, scratch=scratch) for layer in mask_logits
-    ]
-    sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
+    seen: Membership | CandidateMembership = membership
     if candidates is not None:
-        sums, sizes = _of_candidates(sums, sizes, candidates)
+        seen, sizes = (
+            CandidateMembership(targets, candidates, scratch or Scratch()),
+            _sizes_of_candidates(targets.sizes, candidates),
+        )
+        if len(candidates) == 1:
+            busy = (candidates[0] >= 0).nonzero()[:, 0]
+            rows = busy if len(busy) < WORTH_SKIPPING * candidates.shape[1] else None
+    layers = [mask_sums(layer, seen, weight, split_softplus=split, rows=rows, scratch=scratch) for layer in mask_logits]
+    sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
     pixel = sums.total_softplus[..., None] - attr_weight * sums.inside_logit
     if split:
         pixel = pixel + (attr_weight - rep_weight) * sums.inside_softplus
@@ -84,30 +87,27 @@ def pair_potential(
     return PairPotential(pixel, overlap, iou.clamp(0, 1))
 
 
-def _of_candidates(sums: MaskSums, sizes: Tensor, candidates: Tensor) -> tuple[MaskSums, Tensor]:
-    """What of (L, B, Q, K) sums and (B, 1, K) sizes belongs to each query's candidate, with 1 in place of K."""
-    index = candidates.clamp(min=0)[..., None]
-    if not sizes.shape[-1]:  # no instance, so no candidate: any number will do
-        sums = MaskSums(*(pad_to(s, 1) if s.ndim == 4 else s for s in sums))
-        sizes = pad_to(sizes, 1)
-    inside = [s.gather(-1, index.expand(*s.shape[:-1], 1)) if s.ndim == 4 else s for s in sums]
-    return MaskSums(*inside), sizes.expand(*index.shape[:2], -1).gather(-1, index)
+def _sizes_of_candidates(sizes: Tensor, candidates: Tensor) -> Tensor:
+    """(B, K) sizes to (B, Q, 1), 0 where a query has no candidate."""
+    return F.pad(sizes, (1, 0)).gather(1, candidates + 1)[..., None]
 
 
-def pair_potential_of_groups(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> PairPotential:
-    """:func:`pair_potential` of every group of images, padded to (L, B, Q, K or 1) of the batch."""
+def pair_potentials(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> Iterator[PairPotential]:
+    """:func:`pair_potential` of every group of images."""
     scratch = Scratch()
-    potentials, start = [], 0
+    start = 0
     for group, membership in zip(inputs.groups, memberships, strict=True):
         batch, queries, _ = (1, *group.mask_logits[0].shape)[-3:]
         candidates = None if inputs.candidates is None else inputs.candidates[start : start + batch, :queries]
         start += batch
-        potentials.append(
-            pair_potential(
-                group.mask_logits, group.targets, membership, candidates=candidates, scratch=scratch, **weights
-            )
+        yield pair_potential(
+            group.mask_logits, group.targets, membership, candidates=candidates, scratch=scratch, **weights
         )
     scratch.clear()
+
+
+def of_batch(potentials: Sequence[PairPotential]) -> PairPotential:
+    """Those of all groups, padded to (L, B, Q, K or 1) of the batch."""
     if len(potentials) == 1:
         return potentials[0]
     shape = tuple(max(p.pixel.shape[axis] for p in potentials) for axis in (2, 3))
