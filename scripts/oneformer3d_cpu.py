@@ -57,7 +57,8 @@ def prepare(root: Path) -> list[str]:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f"OneFormer3D needs {name}, which cannot be imported here ({error}): the README lists what to install."
+                f"OneFormer3D needs {name}, which cannot be imported here ({error}): "
+                "docs/integration_guide.md lists what to install."
             ) from error
     importlib.import_module("mmdet3d.models")
     done += ["torch_scatter"] if standins.install_torch_scatter() else []
