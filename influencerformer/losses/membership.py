@@ -73,9 +73,10 @@ class Membership:
         self.num_instances = targets.num_instances
         self.partition = targets.labels is not None
         self.matrix: Tensor | None = None
-        if targets.labels is not None and self.num_segments > DENSE_LIMIT:
+        if targets.labels is not None:
             # one more segment takes the ignored pixels and is cut off again
             self.index = torch.where(targets.labels < 0, self.num_segments, targets.labels)
+        if targets.labels is not None and self.num_segments > DENSE_LIMIT:
             background = targets.labels == 0
         else:
             self.matrix = targets.membership()
@@ -109,15 +110,27 @@ class Membership:
         """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it."""
         if total is not None and (self.partition or self.matrix is None):
             sums = sums + total[..., None]
-        if self.matrix is None:
-            index = self.index[:, None, pixels].expand(out.shape)
-            values = F.pad(sums, (0, 1)).gather(-1, index)
-            return out.add_(values) if add else out.copy_(values)
+        if self.partition and (self.matrix is None or out.device.type == "cpu"):
+            return _take(F.pad(sums, (0, 1)), self.index[:, pixels], out, add)
+        assert self.matrix is not None
         matrix = self.matrix[:, pixels]
         if not self.partition:
             matrix = matrix if total is not None else matrix[..., :-1]
             sums = sums if total is None else torch.cat([sums, total[..., None]], -1)
         return torch.baddbmm(out, sums, matrix.transpose(1, 2), beta=1 if add else 0, out=out)
+
+
+def _take(values: Tensor, index: Tensor, out: Tensor, add: bool) -> Tensor:
+    """(B, Q, S) values at (B, P) segments to (B, Q, P); image by image on a CPU, where whole columns are fast."""
+    if out.device.type != "cpu":
+        taken = values.gather(-1, index[:, None].expand(out.shape))
+        return out.add_(taken) if add else out.copy_(taken)
+    for image, row, place in zip(values, index, out, strict=True):
+        if add:
+            place += image.index_select(1, row)
+        else:
+            torch.index_select(image, 1, row, out=place)
+    return out
 
 
 class CandidateMembership:
