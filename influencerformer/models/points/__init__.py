@@ -1,0 +1,1 @@
+"""A native mask transformer for point clouds: sparse-convolution U-Net, query decoder, criterion."""
