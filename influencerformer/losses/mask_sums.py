@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from influencerformer.losses.membership import CandidateMembership, Membership, Scratch, query_blocks, weighted_total
+from influencerformer.losses.segments import EXPONENT_LIMIT, SortedSegments
 
-EXPONENT_LIMIT = 80.0
-"""Up to here e^s is finite in float32; from far below on, log(1 + e^s) is s."""
+Sees = Membership | CandidateMembership | SortedSegments
 
 
 class MaskSums(NamedTuple):
@@ -63,7 +63,7 @@ class _Sums(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: Tensor,
-        membership: Membership | CandidateMembership,
+        membership: Sees,
         weight: Tensor,
         split_softplus: bool,
         rows: Tensor | None,
@@ -77,8 +77,12 @@ class _Sums(torch.autograd.Function):
         total_softplus, total_sigma = (logits.new_zeros(size[:2]) for _ in range(2))
         for queries in query_blocks(logits, rows):
             block = _rows(logits, queries, scratch)
-            sigma, softplus = _sigmoid_and_softplus(block, scratch)
             seen = membership.of(queries)
+            if isinstance(seen, SortedSegments):
+                logit, inside, total_softplus[:, queries], total_sigma[:, queries] = seen.block_sums(block, scratch)
+                inside_logit[:, queries], inside_sigma[:, queries] = logit, inside
+                continue
+            sigma, softplus = _sigmoid_and_softplus(block, scratch)
             inside_logit[:, queries] = seen.gather(block)[0]
             inside_sigma[:, queries], total_sigma[:, queries] = seen.gather(sigma)
             total_softplus[:, queries] = weighted_total(softplus, weight)
@@ -90,7 +94,7 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
-        membership: Membership | CandidateMembership = ctx.membership
+        membership: Sees = ctx.membership
         by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
         result = torch.empty_like(logits) if ctx.rows is None else torch.zeros_like(logits)
         # an autocast region around backward() would lower the precision of the products
@@ -114,7 +118,7 @@ class _Sums(torch.autograd.Function):
 
 def mask_sums(
     mask_logits: Tensor,
-    membership: Membership | CandidateMembership,
+    membership: Sees,
     weight: Tensor,
     *,
     split_softplus: bool = True,
@@ -125,7 +129,8 @@ def mask_sums(
 
     Args:
         mask_logits: (B, Q, N), or (Q, N) of one image, finite.
-        membership: the truth of the same B images, or of the candidates of one.
+        membership: the truth of the same B images: of all instances, of the queries' candidates, or of a partition in
+            sorted order, which takes no ``split_softplus``.
         weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
         split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
         rows: int64 queries to sum for; those of others are zero. None takes all.

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from influencerformer.losses.inputs import MaskInputs, pad_to
-from influencerformer.losses.mask_sums import MaskSums, mask_sums
+from influencerformer.losses.mask_sums import MaskSums, Sees, mask_sums
 from influencerformer.losses.membership import CandidateMembership, Membership, Scratch
+from influencerformer.losses.segments import SORTED_FROM, SortedSegments
 from influencerformer.losses.targets import MaskTargets
 
 WORTH_SKIPPING = 0.75
@@ -65,7 +66,9 @@ def pair_potential(
     split = attr_weight != rep_weight
     weight = rep_weight * membership.foreground + bg_weight * membership.background
     rows, sizes = None, targets.sizes[:, None]
-    seen: Membership | CandidateMembership = membership
+    seen: Sees = membership
+    if _worth_sorting(membership) and candidates is None and not split:
+        seen = SortedSegments(membership, weight)
     if candidates is not None:
         seen, sizes = (
             CandidateMembership(targets, candidates, scratch or Scratch()),
@@ -85,6 +88,12 @@ def pair_potential(
     hit = sums.inside_sigma.detach()
     iou = hit / (predicted.detach() + sizes - hit).clamp(min=1e-6)
     return PairPotential(pixel, overlap, iou.clamp(0, 1))
+
+
+def _worth_sorting(membership: Membership) -> bool:
+    """On a CPU, many instances that do not overlap."""
+    labels = membership.partition and membership.foreground.device.type == "cpu"
+    return labels and membership.num_segments >= SORTED_FROM
 
 
 def _sizes_of_candidates(sizes: Tensor, candidates: Tensor) -> Tensor:
