@@ -15,8 +15,9 @@ from influencerformer.errors import UserError
 SCANNET = (
     "ScanNet is not downloaded here, because each user has to sign its terms of use: fill out the agreement linked at "
     "https://github.com/ScanNet/ScanNet and send it to the address given there. With the script that you get by mail "
-    "fetch the scenes and place them as ROOT/scans/scene0000_00/ and so on, each with the files _vh_clean_2.ply, "
-    "_vh_clean_2.labels.ply, _vh_clean_2.0.010000.segs.json and .aggregation.json"
+    "fetch the files _vh_clean_2.ply, _vh_clean_2.0.010000.segs.json and .aggregation.json of every scene, and place "
+    "them as ROOT/scans/scene0000_00/scene0000_00_vh_clean_2.ply and so on, with scannetv2-labels.combined.tsv, "
+    "scannetv2_train.txt and scannetv2_val.txt in ROOT"
 )
 DESCRIPTION = """\
 Downloads public data sets for instance segmentation. A download that was stopped goes on where it was when the

@@ -146,9 +146,6 @@ class _Unpacking:
             path = self.into.joinpath(*self._parts(member))
             if member.folder or not self.wanted("/".join(path.relative_to(self.into).parts)):
                 continue
-            if member.size < 0:
-                raise EOFError(f"{member.name!r} has {member.size} bytes")
-            self._bound(written + member.size)
             written += self._write_file(member, path, written)
 
     def _write_file(self, member: _Member, path: Path, before: int) -> int:
