@@ -27,6 +27,7 @@ EDGE_SCALES = ((1, 0.5), (2, 0.3), (5, 0.2))  # pixels, weight
 DARKEST = 0.3
 SHEET_GAP = 12
 SHEET_TITLE = 34
+SHEET_CAPTION = 20
 SHEET_NOTE = (
     f"A prediction has the colour of the instance of its class that it covers at IoU {MATCH_IOU} or more, each "
     "instance found once; dark grey: it finds none; light grey: nothing is predicted."
@@ -76,8 +77,8 @@ def render_sheet(clouds: Sequence[Cloud], size: tuple[int, int] = (480, 360), vi
         raise ValueError("render_sheet needs at least one cloud")
     titles = [title for title, _ in panels(clouds[0])]
     width, height = size
-    columns, rows = len(titles), len(clouds)
-    sheet = Image.new("RGB", (columns * (width + SHEET_GAP) - SHEET_GAP, SHEET_TITLE + rows * height), "white")
+    step = SHEET_CAPTION + height
+    sheet = Image.new("RGB", (len(titles) * (width + SHEET_GAP) - SHEET_GAP, SHEET_TITLE + len(clouds) * step), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         centre = column * (width + SHEET_GAP) + width // 2
@@ -86,10 +87,23 @@ def render_sheet(clouds: Sequence[Cloud], size: tuple[int, int] = (480, 360), vi
         pictures = panels(cloud)
         if [title for title, _ in pictures] != titles:
             raise ValueError(f"cloud {cloud.name!r} gives other panels than {clouds[0].name!r}, which gives {titles}")
+        top = SHEET_TITLE + row * step
+        draw.text((SHEET_GAP, top), caption(cloud), fill=(90, 94, 100), font_size=14)
         seen = splat(cloud.coordinates, size, view)
         for column, (_, colors) in enumerate(pictures):
-            sheet.paste(paint(seen, colors), (column * (width + SHEET_GAP), SHEET_TITLE + row * height))
+            sheet.paste(paint(seen, colors), (column * (width + SHEET_GAP), top + SHEET_CAPTION))
     return sheet
+
+
+def caption(cloud: Cloud) -> str:
+    """The name of a cloud, and how many of its instances each model finds, where the truth is known."""
+    if cloud.truth is None:
+        return cloud.name
+    found = [
+        f"{title} {np.count_nonzero(match_instances(part, cloud.truth).found)}"
+        for title, part in cloud.predictions.items()
+    ]
+    return f"{cloud.name}, instances: {cloud.truth.count}" + (f", found: {', '.join(found)}" if found else "")
 
 
 def panels(cloud: Cloud) -> list[tuple[str, npt.NDArray[np.uint8]]]:

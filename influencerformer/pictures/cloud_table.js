@@ -29,7 +29,7 @@ function makeLegend() {
 }
 
 function makeTable() {
-  const truth = cloud.truth, titles = element("tr", "", {}, element("th", "", { colSpan: 2 }));
+  const truth = cloud.truth, titles = element("tr", "", {}, element("th", "", { colSpan: 2, className: "model" }));
   const head = element("tr", "", {}, element("th", "Instance"), element("th", "Points"));
   const body = element("tbody"), line = (...cells) => element("tr", "", {}, ...cells.map((cell) =>
     cell instanceof Node ? element("td", "", {}, cell) : element("td", cell)));

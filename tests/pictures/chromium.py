@@ -59,6 +59,13 @@ class Browser:
         self._count = 0
         self._session: str | None = None
         self.problems: list[str] = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -66,7 +73,10 @@ class Browser:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(timeout=PATIENCE)
+        try:
+            self._process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         os.close(self._read)
         os.close(self._write)
 
@@ -76,7 +86,10 @@ class Browser:
         message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self._write, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError:
+            raise TimeoutError("Chromium has ended") from None
         end = time.monotonic() + PATIENCE
         while True:
             answer = self._receive(end)

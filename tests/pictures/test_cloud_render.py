@@ -11,11 +11,13 @@ from influencerformer.pictures.cloud_colours import NO_INSTANCE_COLOUR, UNMATCHE
 from influencerformer.pictures.cloud_instances import Cloud
 from influencerformer.pictures.cloud_render import (
     DARKEST,
+    SHEET_CAPTION,
     SHEET_GAP,
     SHEET_TITLE,
     SUPERSAMPLE,
     _eye_dome_lighting,
     _smallest_around,
+    caption,
     panels,
     render_cloud,
     render_sheet,
@@ -138,12 +140,21 @@ def test_panels_and_sheet() -> None:
     assert (colours["First"][625] == UNMATCHED_COLOUR).all()
     assert (colours["First"][-1] == NO_INSTANCE_COLOUR).all()
     sheet = render_sheet([cloud, cloud], (80, 50))
-    assert sheet.size == (4 * 80 + 3 * SHEET_GAP, SHEET_TITLE + 2 * 50)
+    assert sheet.size == (4 * 80 + 3 * SHEET_GAP, SHEET_TITLE + 2 * (SHEET_CAPTION + 50))
     seen = pixels(sheet)
     assert (seen[:SHEET_TITLE] < 100).any()
-    first = seen[SHEET_TITLE : SHEET_TITLE + 50]
-    assert np.array_equal(first, seen[SHEET_TITLE + 50 :])
+    rows = seen[SHEET_TITLE:].reshape(2, SHEET_CAPTION + 50, -1, 3)
+    assert np.array_equal(rows[0], rows[1])
+    first = rows[0, SHEET_CAPTION:]
+    assert (rows[0, :SHEET_CAPTION] < 150).any()
     assert not np.array_equal(first[:, :80], first[:, 80 + SHEET_GAP : 160 + SHEET_GAP])
+
+
+def test_caption_counts_what_is_found() -> None:
+    cloud = planted_cloud("hall")
+    assert caption(cloud) == "hall, instances: 3, found: First 1, Second 2"
+    assert caption(Cloud("hall", cloud.coordinates, cloud.colors, cloud.truth)) == "hall, instances: 3"
+    assert caption(Cloud("hall", cloud.coordinates, cloud.colors)) == "hall"
 
 
 def test_cloud_without_truth_has_no_truth_panel() -> None:
