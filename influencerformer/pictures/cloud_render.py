@@ -210,7 +210,7 @@ def _smallest_around(values: npt.NDArray[np.int32], radius: int, beyond: int) ->
 def _eye_dome_lighting(distance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Brightness (H, W) by how far a pixel lies behind its neighbours, at a fine and coarser scales.
 
-    C. Boucheny, Visualisation scientifique de grands volumes de donnees (thesis, Grenoble 2009):
+    After C. Boucheny, Visualisation scientifique interactive de grands volumes de données (thesis, Grenoble 2009):
     exp(-s * mean over neighbours of max(0, log2 d - log2 d_neighbour)), here kept above DARKEST.
     """
     depth = np.log2(distance)
