@@ -126,12 +126,15 @@ def make_targets(
             )
         everywhere = torch.ones(batch, num_pixels, dtype=torch.bool, device=instance_masks.device)
         valid = everywhere if labels is None else labels >= 0
-        masks, labels = instance_masks.bool(), None
-        num_instances = masks.shape[1]
-        if masks.device.type == "cpu" and not bool((masks.sum(1) > 1).any()):
+        members = instance_masks.bool()
+        num_instances = members.shape[1]
+        masks: Tensor | None = members
+        labels = None
+        if members.device.type == "cpu" and not bool((members.sum(1) > 1).any()):
             # a partition after all, for which sums are cheaper; on an accelerator looking would be waiting
             numbers = torch.arange(1, num_instances + 1)
-            masks, labels = None, torch.where(valid, (masks * numbers[:, None]).sum(1), IGNORED)
+            labels = torch.where(valid, (members * numbers[:, None]).sum(1), IGNORED)
+            masks = None
     else:
         assert labels is not None
         masks, valid = None, labels >= 0

@@ -78,8 +78,13 @@ class MaskAP:
             category = self.categories[label]["id"]
             self.results.append({"image_id": image_id, "category_id": category, "segmentation": rle, "score": score})
 
-    def merge(self, results: list[dict[str, Any]], image_ids: set[int]) -> None:
-        """Add what another process collected (its `results` and `image_ids`); images count once."""
+    def state(self) -> tuple[list[dict[str, Any]], set[int]]:
+        """What another process needs for `merge`."""
+        return self.results, self.image_ids
+
+    def merge(self, state: tuple[list[dict[str, Any]], set[int]]) -> None:
+        """Add what another process collected, its `state`; images count once."""
+        results, image_ids = state
         new = image_ids - self.image_ids
         self.results += [result for result in results if result["image_id"] in new]
         self.image_ids |= new

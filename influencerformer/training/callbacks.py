@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from influencerformer.training.loggers import MetricsFile
-from influencerformer.training.module import NonFiniteLossError
+from influencerformer.training.segmenter import NonFiniteLossError
 
 LAST_CHECKPOINT = "last.ckpt"
 

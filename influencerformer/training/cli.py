@@ -21,25 +21,25 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.errors import UserError
 from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState, RunProgressBar
-from influencerformer.training.config_files import expand_configs, named_configs
+from influencerformer.training.checkpoints import read_checkpoint
+from influencerformer.training.config_files import CONFIG_FILE, expand_configs, named_configs
 from influencerformer.training.loggers import MetricsFile
-from influencerformer.training.module import InstanceSegmenter, read_checkpoint
+from influencerformer.training.tasks import TaskName, named_task
 
-CONFIG_FILE = "config.yaml"
 HELP = """usage: influencerformer COMMAND [options]
 
 Query-based instance segmentation without a matcher, side by side with Hungarian matching.
 
 commands:
   fit        train a model: --config FILE, then any option as --trainer.max_steps 100; --resume to continue
-  validate   mask AP of a checkpoint: --checkpoint FILE
+  validate   AP of a checkpoint: --checkpoint FILE
   predict    segment images: --checkpoint FILE --images FOLDER_OR_FILES --out FOLDER
+             or point clouds: --checkpoint FILE --data FORMAT:FOLDER --out FOLDER
   compare    train the same model with each loss and report how they differ: --config FILE --out FOLDER
 
-`influencerformer COMMAND --help` explains a command's options.
+`influencerformer COMMAND --help` explains a command's options; with --task points those for point clouds.
 """
 
 
@@ -71,9 +71,10 @@ class SegmenterCLI(LightningCLI):
         self.arguments = list(arguments)
         self.extra_callbacks = list(callbacks)
         self._pretrained = False
+        task = named_task(arguments)
         super().__init__(
-            InstanceSegmenter,
-            InstanceDataModule,
+            task.module,
+            task.data,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},
             parser_kwargs={
@@ -100,6 +101,12 @@ class SegmenterCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--task",
+            type=TaskName,
+            default="image",
+            help="image or points: what is segmented, and whose options --model and --data take",
+        )
         parser.add_argument("--base", type=str | None, help="in a file: the configuration it starts from")
         parser.add_argument(
             "--out_dir",
@@ -114,8 +121,9 @@ class SegmenterCLI(LightningCLI):
 
     def build_without_pretrained_weights(self) -> None:
         """For a model whose weights come from a checkpoint; what is saved of its options stays true."""
-        self._pretrained = self.config.model.pretrained
-        self.config.model.pretrained = False
+        if "pretrained" in self.config.model:
+            self._pretrained = self.config.model.pretrained
+            self.config.model.pretrained = False
 
     def after_instantiate_classes(self) -> None:
         if self._pretrained:
@@ -222,7 +230,12 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
     Raises:
         UserError: options, data or checkpoint cannot be used, or the loss is no longer finite.
     """
-    cli = FitCLI(arguments, "influencerformer fit", "Train a mask transformer for instance segmentation.", callbacks)
+    cli = FitCLI(
+        arguments,
+        "influencerformer fit",
+        "Train a mask transformer for instance segmentation of images, or with --task points of point clouds.",
+        callbacks,
+    )
     resume = cli.config.resume and cli.last_checkpoint.is_file()
     if resume:
         read_checkpoint(cli.last_checkpoint)
@@ -235,12 +248,12 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
 
 
 def validate(arguments: Sequence[str]) -> dict[str, float]:
-    """Mask AP of a checkpoint, as `influencerformer validate ARGUMENTS`.
+    """AP of a checkpoint, as `influencerformer validate ARGUMENTS`.
 
     The options of the run, in config.yaml beside the checkpoint, are taken unless `--config` is given.
 
     Returns:
-        val/AP, val/AP50, val/AP75 (percent) and val/loss.
+        val/AP, val/AP50, for images val/AP75, for points val/AP25 (percent), and val/loss.
     """
     arguments = list(arguments)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -253,7 +266,7 @@ def validate(arguments: Sequence[str]) -> dict[str, float]:
         beside = checkpoint.parent / CONFIG_FILE
         if beside.is_file():
             arguments = ["--config", str(beside), *arguments]
-    cli = ValidateCLI(arguments, "influencerformer validate", "Mask AP of a checkpoint on the validation images.")
+    cli = ValidateCLI(arguments, "influencerformer validate", "AP of a checkpoint on the validation data.")
     return dict(cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=str(cli.config.checkpoint))[0])
 
 

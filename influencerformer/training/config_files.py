@@ -12,6 +12,8 @@ import yaml
 from influencerformer.errors import UserError
 
 BASE_KEY = "base"
+CONFIG_FILE = "config.yaml"
+"""What a run keeps its options as, in its folder."""
 
 
 def read_config(path: Path) -> dict[str, Any]:

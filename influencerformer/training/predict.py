@@ -1,4 +1,4 @@
-"""`influencerformer predict`: a checkpoint and images in, overlays, label maps and COCO results out."""
+"""`influencerformer predict`: a checkpoint and images or point clouds in, pictures, labels and results out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,16 @@ from influencerformer.data.files import IMAGE_SUFFIXES, read_image
 from influencerformer.data.sample import Sample
 from influencerformer.errors import UserError
 from influencerformer.metrics.predictions import instance_predictions, to_label_map
-from influencerformer.training.module import InstanceSegmenter, load_segmenter
+from influencerformer.training.module import InstanceSegmenter
 from influencerformer.training.overlays import draw_instances, label_masks
+from influencerformer.training.point_module import PointSegmenter
+from influencerformer.training.point_predict import (
+    add_point_options,
+    find_clouds,
+    predict_points,
+    validation_rooms,
+)
+from influencerformer.training.tasks import load_segmenter
 
 RESULTS_FILE = "results.json"
 DEFAULT_MAX_SIZE = 2048
@@ -182,30 +190,29 @@ def write_images(
     return len(kept)
 
 
-def predict(
-    checkpoint: Path,
-    images: Sequence[Path],
+def predict_images(
+    segmenter: InstanceSegmenter,
+    paths: Sequence[Path],
     out: Path,
     score_threshold: float = 0.5,
     max_size: int | None = None,
     device: str = "auto",
 ) -> list[str]:
-    """Segments images and writes the results; see `make_parser` for the arguments.
+    """Segments images and writes the results.
+
+    Args:
+        segmenter: of `load_segmenter`.
+        paths: the images.
+        out, score_threshold, max_size, device: as on the command line.
 
     Returns:
         One sentence for each image that could not be used; the others are done.
 
     Raises:
-        UserError: the checkpoint or the paths cannot be used.
+        UserError: the paths or options cannot be used.
     """
-    if not 0.0 <= score_threshold <= 1.0:
-        raise UserError(f"--score-threshold must be in 0..1, got {score_threshold}")
-    if max_size is not None and max_size < 1:
-        raise UserError(f"--max-size must be positive, got {max_size}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    paths = find_images(images)
-    segmenter = load_segmenter(checkpoint)
     predictor = Predictor(segmenter, score_threshold, max_size, device)
     categories = segmenter.categories
     out.mkdir(parents=True, exist_ok=True)
@@ -244,26 +251,55 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of `influencerformer predict`."""
     parser = argparse.ArgumentParser(
         prog="influencerformer predict",
-        description="Segment images with a checkpoint of `fit`. Writes for each image NAME_overlay.png and "
-        "NAME_labels.png (16 bit, 0 background, 1.. instances, best first), and results.json for all (COCO "
-        "results). An image that cannot be used is reported and skipped; the exit code is then 1.",
+        description="Segment images or point clouds with a checkpoint of `fit`. What cannot be used is reported and "
+        "skipped; the exit code is then 1.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt or last.ckpt of a run")
-    parser.add_argument("--images", type=Path, nargs="+", required=True, help="image files, or folders with images")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="least score of an instance (default: 0.5)")
-    parser.add_argument(
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    group = parser.add_argument_group(
+        "images",
+        "For a checkpoint of images. Writes for each image NAME_overlay.png and NAME_labels.png (16 bit, 0 background, "
+        "1.. instances, best first), and results.json for all (COCO results).",
+    )
+    group.add_argument("--images", type=Path, nargs="+", help="image files, or folders with images")
+    group.add_argument(
         "--max-size",
         type=int,
         help="shrink larger images to this longest side in pixels (default: as in the run's validation, or "
         f"{DEFAULT_MAX_SIZE} where it had no limit); results have the image's own size",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_point_options(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 1 where an image was skipped."""
+    """Runs the command; returns its exit code: 0, or 1 where something was skipped."""
     args = make_parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
-    problems = predict(args.checkpoint, args.images, args.out, args.score_threshold, args.max_size, args.device)
+    if not 0.0 <= args.score_threshold <= 1.0:
+        raise UserError(f"--score-threshold must be in 0..1, got {args.score_threshold}")
+    if args.max_size is not None and args.max_size < 1:
+        raise UserError(f"--max-size must be positive, got {args.max_size}")
+    # before the checkpoint is read, which takes longer
+    images = find_images(args.images) if args.images is not None else None
+    clouds: Any = find_clouds(args.points) if args.points is not None else None
+    segmenter = load_segmenter(args.checkpoint)
+    problems: list[str] = []
+    if isinstance(segmenter, InstanceSegmenter):
+        _refuse(args, "images", ("points", "config", "rooms"))
+        if images is None:
+            raise UserError("--images is missing: name image files or a folder of images")
+        problems = predict_images(segmenter, images, args.out, args.score_threshold, args.max_size, args.device)
+    elif isinstance(segmenter, PointSegmenter):
+        _refuse(args, "point clouds", ("images", "max_size"))
+        clouds = validation_rooms(args.checkpoint, args.config, args.rooms) if clouds is None else clouds
+        problems = predict_points(segmenter, clouds, args.out, args.score_threshold, args.device)
     return 1 if problems else 0
+
+
+def _refuse(args: argparse.Namespace, inputs: str, names: Sequence[str]) -> None:
+    """Options of another kind of input are an error, not ignored."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} does not go with {args.checkpoint}: its model is for {inputs}")

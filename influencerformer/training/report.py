@@ -29,7 +29,8 @@ from influencerformer.training.compare_stats import (
     time_caveats,
 )
 from influencerformer.training.record import RunRecord, write_json
-from influencerformer.training.report_images import ImageRow, sheet, validation_images
+from influencerformer.training.report_examples import validation_examples
+from influencerformer.training.report_images import ImageRow, sheet
 from influencerformer.training.report_plots import DARK, LIGHT, curve_figures
 
 REPORT_FILE = "report.html"
@@ -96,7 +97,7 @@ def write_report(
     write_json(out / "records.json", [asdict(record) for record in records])
     images_note = ""
     if images is None:
-        images, images_note = validation_images(out, setup, records)
+        images, images_note = validation_examples(out, setup, records)
     if images:
         (out / "images.png").write_bytes(sheet(images))
     template = Environment(autoescape=True, trim_blocks=True).from_string(

@@ -5,27 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import nn
 
 from influencerformer.data.collate import collate
-from influencerformer.data.datamodule import EvalDataset, InstanceDataModule
 from influencerformer.data.sample import Sample
 from influencerformer.metrics.predictions import instance_predictions, to_label_map
-from influencerformer.training.callbacks import LAST_CHECKPOINT
-from influencerformer.training.compare_setup import Setup, run_folder
 from influencerformer.training.compare_stats import loss_title
-from influencerformer.training.module import load_segmenter
 from influencerformer.training.overlays import draw_instances, instance_colours
-from influencerformer.training.record import RunRecord
 
-IMAGES = 6
 PANEL_PIXELS = 320
 OUTLINE_PIXELS = 2
 SHEET_GAP = 8
@@ -33,14 +25,6 @@ SHEET_TITLE = 36
 CANDIDATES = 100
 MATCH_IOU = 0.5
 UNMATCHED_COLOUR = (255, 255, 255)
-CONFIG_FILE = "config.yaml"
-NOTE = (
-    "{count} of {total} validation images, evenly spaced in their list and not chosen by result; final "
-    "weights of seed {seed}. Each loss shows as many predictions as the image has instances, those with the "
-    "highest scores (of predictions that cover each other only the best). A prediction has the colour of the "
-    "instance of its class that it covers at IoU {iou} or more, each instance counted once; white: none "
-    "(also where only the class is wrong)."
-)
 
 
 @dataclass(frozen=True)
@@ -49,45 +33,6 @@ class ImageRow:
 
     name: str
     panels: tuple[tuple[str, bytes], ...]
-
-
-def validation_images(out: Path, setup: Setup, records: Sequence[RunRecord]) -> tuple[list[ImageRow], str]:
-    """Overlays of the first seed that all losses have finished, and the sentence above them."""
-    finished = {(r.loss, r.seed) for r in records if r.finished}
-    seeds = [seed for seed in setup.seeds if all((loss, seed) in finished for loss in setup.losses)]
-    folders = {loss: run_folder(out, loss, seeds[0]) for loss in setup.losses} if seeds else {}
-    if not seeds:
-        return [], "No seed has been trained to the end with every loss, so there are no images to compare."
-    absent = [str(folder / LAST_CHECKPOINT) for folder in folders.values() if not has_checkpoint(folder)]
-    if absent:
-        return [], f"No images: there is no checkpoint {', '.join(absent)}."
-    models: dict[str, nn.Module] = {}
-    data: InstanceDataModule | None = None
-    for loss, folder in folders.items():
-        models[loss], data = load_run(folder)
-    assert data is not None
-    dataset = EvalDataset(data.dataset("val"), data.eval_transform)
-    indices = evenly(len(dataset), IMAGES)
-    rows = [image_row(dataset[index], models, data.size_divisor) for index in indices]
-    note = NOTE.format(count=len(indices), total=len(dataset), seed=seeds[0], iou=MATCH_IOU)
-    return rows, note
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder holds its last checkpoint."""
-    return (folder / LAST_CHECKPOINT).is_file()
-
-
-def load_run(folder: Path) -> tuple[nn.Module, InstanceDataModule]:
-    """The trained network of a run, ready to predict on the CPU, and its data."""
-    config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return load_segmenter(folder / LAST_CHECKPOINT), InstanceDataModule(**config["data"])
-
-
-def evenly(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` indices spread evenly over 0..count-1, whatever lies there."""
-    wanted = min(count, wanted)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
 def image_row(sample: Sample, models: dict[str, nn.Module], size_divisor: int) -> ImageRow:

@@ -161,7 +161,7 @@ def test_merge_of_processes() -> None:
     add(a, 10, [(0, 0.9, box(0, 0, 9, 9))])
     for image in (10, 11):
         add(b, image, [(0, 0.9, box(0, 0, 9, 9))])
-    a.merge(b.results, b.image_ids)
+    a.merge(b.state())
     assert len(a.results) == 2
     assert a.compute()["AP"] == pytest.approx(1.0)
 

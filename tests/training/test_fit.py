@@ -11,7 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 
 from influencerformer.errors import UserError
 from influencerformer.training.cli import FitCLI, validate
-from influencerformer.training.module import InstanceSegmenter, NonFiniteLossError, load_segmenter
+from influencerformer.training.module import InstanceSegmenter
+from influencerformer.training.segmenter import NonFiniteLossError
+from influencerformer.training.tasks import load_segmenter
 
 Train = Callable[..., FitCLI]
 

@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as rle_api
 
 from influencerformer.training.cli import FitCLI, main
-from influencerformer.training.module import load_segmenter
 from influencerformer.training.predict import Predictor, find_images, image_ids, output_names
+from influencerformer.training.tasks import load_segmenter
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from influencerformer.data.sample import Sample
 from influencerformer.training.compare_setup import Setup, make_setup
 from influencerformer.training.record import EvalPoint, LossPoint, RunRecord
 from influencerformer.training.report import data_uri, markdown_table, write_report
+from influencerformer.training.report_examples import evenly
 from influencerformer.training.report_images import (
     UNMATCHED_COLOUR,
     ImageRow,
     best_predictions,
-    evenly,
     image_row,
     match,
     panel,

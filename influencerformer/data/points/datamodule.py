@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,14 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from influencerformer.data.points.augment import PointEvalTransform, PointTrainTransform
 from influencerformer.data.points.collate import collate_points
 from influencerformer.data.points.formats import PointFormat, class_names, open_points
+from influencerformer.data.points.repairs import repair_summary
+from influencerformer.data.points.room_dataset import RoomDataset
 from influencerformer.data.points.room_files import generate_s3dis
 from influencerformer.data.points.sample import PointDataset, PointSample
 from influencerformer.data.stream import StreamSampler, TrainDataset
 from influencerformer.errors import UserError
 
-# Where generated rooms are written, as if they were S3DIS's.
-ROOM_TRAIN_AREAS, ROOM_VAL_AREAS = (1,), (5,)
+PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
 
 class PointDataModule(lightning.LightningDataModule):
@@ -37,7 +39,8 @@ class PointDataModule(lightning.LightningDataModule):
             scannet (scene folders) or scannet_prepared (as OneFormer3D prepares it).
         root: folder of the data; for rooms the folder they are written to.
         train_areas, val_areas: of S3DIS; 1, 2, 3, 4, 6 and 5 unless given.
-        train_split, val_split: of ScanNet, files with a scene name a line, relative to ROOT.
+        train_split, val_split: of ScanNet, files with a scene name a line, relative to ROOT; scannetv2_train.txt and
+            scannetv2_val.txt unless given.
         cache: folder for S3DIS's rooms in binary form; inside ROOT unless given.
         crop_size, voxel_size, max_points, min_points, rotate, flip, scale_jitter, color_jitter: see
             `PointTrainTransform`.
@@ -58,8 +61,8 @@ class PointDataModule(lightning.LightningDataModule):
         root: str = "generated",
         train_areas: list[int] | None = None,
         val_areas: list[int] | None = None,
-        train_split: str = "scannetv2_train.txt",
-        val_split: str = "scannetv2_val.txt",
+        train_split: str | None = None,
+        val_split: str | None = None,
         cache: str | None = None,
         crop_size: float | None = None,
         voxel_size: float | None = 0.05,
@@ -86,10 +89,7 @@ class PointDataModule(lightning.LightningDataModule):
             raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
         self.format: PointFormat = format
         self.root = Path(root)
-        self.areas: dict[str, Sequence[int]] = {
-            "train": train_areas or (ROOM_TRAIN_AREAS if format == "rooms" else (1, 2, 3, 4, 6)),
-            "val": val_areas or ROOM_VAL_AREAS,
-        }
+        self.areas: dict[str, Sequence[int] | None] = {"train": train_areas, "val": val_areas}
         self.splits = {"train": train_split, "val": val_split}
         self.cache = None if cache is None else Path(cache)
         self.train_transform = PointTrainTransform(
@@ -113,7 +113,7 @@ class PointDataModule(lightning.LightningDataModule):
             "density": rooms_density,
             "crowding": rooms_crowding,
         }
-        self._datasets: dict[str, PointDataset] = {}
+        self._datasets: dict[str, RoomDataset] = {}
 
     @property
     def class_names(self) -> list[str]:
@@ -125,15 +125,17 @@ class PointDataModule(lightning.LightningDataModule):
         """C, without no-object."""
         return len(self.class_names)
 
-    def dataset(self, part: Literal["train", "val"]) -> PointDataset:
+    def dataset(self, part: Literal["train", "val"]) -> RoomDataset:
         """The rooms as they are on disk, untransformed."""
         if part not in self._datasets:
             root = self._generate() if self.format == "rooms" else self.root
+            split = self.splits[part]
             self._datasets[part] = open_points(
-                "s3dis" if self.format == "rooms" else self.format,
+                self.format,
                 root,
                 part,
                 areas=self.areas[part],
+                split_file=None if split is None else root / split,
                 cache=self.cache,
             )
         return self._datasets[part]
@@ -145,9 +147,11 @@ class PointDataModule(lightning.LightningDataModule):
         return generate_s3dis(folder, **self.rooms)
 
     def prepare_data(self) -> None:
-        """Generate the rooms, if it is rooms and they are not there yet."""
-        if self.format == "rooms":
-            self._generate()
+        """Reads every room that the run needs once, which fills the cache, and tells what was repaired."""
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        repairs = [repair for part in PARTS if training or part == "val" for repair in self.dataset(part).prepare()]
+        if repairs:
+            print(repair_summary(repairs), file=sys.stderr)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the parts that `stage` (fit, validate, ...; None for all) needs: errors come early."""
