@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # Sums over masks are made in chunks of at most this many values, to bound memory.
-_CHUNK_VALUES = 1 << 24
+_CHUNK_VALUES = 1 << 22
 
 
 @torch.no_grad()

@@ -171,6 +171,7 @@ def test_small_instances_are_neither_missed_nor_wrong_to_find() -> None:
     labels = truth(40, 9, 9)
     right: Prediction = (0, 0.5, slice(0, 40))
     assert compute(labels, [0, 0, 0], [right]) == approx(1, 1, 1)
+    assert compute(truth(40, 10), [0, 0], [right]) == approx(1 / 2, 1 / 2, 1 / 2)
     # Found with a better score than the one that counts: IoU 9/10.
     assert compute(labels, [0, 0, 0], [right, (0, 0.9, slice(40, 50))])[1] == 1
     # Not found, but 6 of 11 points lie on small ones: excused as void is; not so where they are of another class.

@@ -64,6 +64,10 @@ def test_coverage_is_a_mean_over_scenes_precision_and_recall_are_not() -> None:
     found = points((1, 10)), classes(0), points((1, 10)), classes(0)
     missed = points((0, 10), (1, 10)), classes(0), points((1, 5), (2, 5), (0, 10)), classes(0, 0)
     assert means(found, missed) == approx(1 / 2, 1 / 2, 1 / 2, 1 / 3)
+    # A scene without the class counts for precision alone.
+    absent = points((1, 10)), classes(0), points((1, 10)), classes(1)
+    values = compute(found, absent)["per_class"]["chair"]
+    assert values == {"Cov": 1.0, "WCov": 1.0, "Prec": 0.5, "Rec": 1.0}
 
 
 def test_classes_weigh_the_same_and_only_those_of_the_truth_count() -> None:

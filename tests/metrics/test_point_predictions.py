@@ -95,6 +95,13 @@ def test_a_mask_below_100_points_is_dropped_unless_told() -> None:
     assert len(point_predictions(class_logits, mask_logits, token_of_point, min_points=99)["masks"]) == 2
 
 
+def test_a_score_of_zero_is_dropped() -> None:
+    class_logits, mask_logits = torch.zeros(2, 2), torch.ones(2, 4)
+    objectness = torch.tensor([0.0, 0.5])
+    found = point_predictions(class_logits, mask_logits, torch.arange(4), objectness=objectness, min_points=1)
+    torch.testing.assert_close(found["scores"], torch.tensor([0.25]) * torch.tensor(1.0).sigmoid())
+
+
 def test_half_precision_and_values_that_are_not_finite() -> None:
     class_logits = torch.zeros(3, 2, dtype=torch.bfloat16)
     mask_logits = torch.tensor([[5.0, 5.0], [torch.nan, 5.0], [torch.inf, -5.0]], dtype=torch.bfloat16)
@@ -161,6 +168,7 @@ def test_point_labels_leave_out_low_scores_and_repetitions() -> None:
     assert to_point_labels(masks, scores)[1] == [0, 3]
     assert to_point_labels(masks, scores, min_visible=0.51)[1] == [0]
     assert to_point_labels(masks, scores, threshold=0.4)[1] == [0, 3, 2]
+    assert to_point_labels(masks, scores, threshold=float(scores[2]))[1] == [0, 3, 2]
     # Without anything left a mask is dropped whatever min_visible.
     assert to_point_labels(masks, scores, min_visible=0.0)[1] == [0, 1, 3]
 
