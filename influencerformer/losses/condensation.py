@@ -72,7 +72,10 @@ def _repulsion(excess: Tensor, sizes: Tensor, exists: Tensor) -> Tensor:
 
 
 class _Condensation(torch.autograd.Function):
-    """What is Q x N has its gradient in closed form, in two passes; Q x K and K x K numbers keep a small graph."""
+    """What is Q x N has its gradient in closed form, in two passes; Q x K and K x K numbers keep a small graph.
+
+    Kept besides is one bit a pixel and instance: whether they are near enough to repel.
+    """
 
     @staticmethod
     def forward(
@@ -92,13 +95,15 @@ class _Condensation(torch.autograd.Function):
             attraction, prototypes = _attraction(sums.requires_grad_(), sizes, exists)
         towards = prototypes.detach().transpose(1, 2)
         excess = logits.new_zeros(logits.shape[0], towards.shape[1], membership.num_segments)
+        near = []
         for pixels in pixel_blocks(logits):
             cosine = towards @ directions.at(pixels)
+            near.append(cosine > margin)
             excess += membership.gather(cosine.sub_(margin).clamp_(min=0), pixels)[0]
         with torch.enable_grad():
             repulsion = _repulsion(excess.requires_grad_(), sizes, exists)
         directions.forget()
-        ctx.directions, ctx.membership, ctx.margin = directions, membership, margin
+        ctx.directions, ctx.membership, ctx.near = directions, membership, near
         ctx.small = sums, excess, attraction, prototypes, repulsion
         return attraction.detach(), repulsion.detach()
 
@@ -113,12 +118,10 @@ class _Condensation(torch.autograd.Function):
             (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
             by_prototypes = torch.zeros_like(prototypes)
             by_cosine = []
-            for pixels in pixel_blocks(directions.logits):
-                direction = directions.at(pixels)
-                cosine = towards @ direction
-                by_cosine.append(membership.spread(by_excess, None, torch.empty_like(cosine), pixels))
-                by_cosine[-1] *= cosine > ctx.margin
-                by_prototypes += direction @ by_cosine[-1].transpose(1, 2)
+            for pixels, near in zip(pixel_blocks(directions.logits), ctx.near, strict=True):
+                by_cosine.append(membership.spread(by_excess, None, sums.new_empty(near.shape), pixels))
+                by_cosine[-1] *= near
+                by_prototypes += directions.at(pixels) @ by_cosine[-1].transpose(1, 2)
             (by_sums,) = torch.autograd.grad(
                 (attraction, prototypes), sums, (grads[0], by_prototypes), retain_graph=True
             )
