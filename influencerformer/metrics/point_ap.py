@@ -72,8 +72,8 @@ class PointAP:
 
     Source: evaluate_semantic_instance.py of ScanNet's benchmark scripts as it is now (its first versions counted no
     point as void). Where no prediction of a class is right or wrong, the script stops with an IndexError; here, as in
-    mmdetection3d's port of it, AP is 0. Ports that number S3DIS's classes from 0 leave the instances of class 0 out,
-    since the script takes ids below 1000 (1000 x class + instance) for groups; here every class counts.
+    mmdetection3d's port of it, AP is 0. S3DIS's classes numbered from 0, as mmdetection3d has them, lose their first
+    one (ceiling) there, since ids below 1000 (1000 x class + instance) are taken for groups; here every class counts.
 
     Args:
         class_names: of the classes 0..C-1.

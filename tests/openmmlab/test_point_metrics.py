@@ -271,6 +271,16 @@ def test_adversarial_cases(evaluator: ModuleType, case: str, data: str, min_poin
     assert_equal(own(scenes, len(ids), min_points), judged(evaluator, scenes, ids, min_points))
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_classes_numbered_from_zero_lose_the_first_one_there_and_not_here(evaluator: ModuleType) -> None:
+    scenes = [scene([(0, 10), (1, 10)], [(0, 0.9, slice(0, 10)), (1, 0.9, slice(10, 20))])]
+    expected = judged(evaluator, scenes, tuple(range(13)), 10)["classes"]
+    found = own(scenes, 13, 10)["per_class"]
+    assert np.isnan(expected["class 0"]["ap"])
+    assert found["class 0"]["AP"] == pytest.approx(1)
+    assert found["class 1"]["AP"] == pytest.approx(expected["class 1"]["ap"])
+
+
 @pytest.mark.skipif(not REAL, reason="OneFormer3D is not given")
 def test_precision_and_recall_are_those_of_oneformer3d(evaluator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = importlib.import_module("mmdet3d_functional.scannet_utils")
