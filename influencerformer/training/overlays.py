@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
-
-GOLDEN_RATIO = 0.6180339887498949
-
-
-def instance_colours(count: int) -> NDArray[np.uint8]:
-    """`count` distinct bright colours, the same ones at every call: (count, 3) uint8 RGB.
-
-    Hues advance by the golden ratio, which keeps any run of neighbours far apart; saturation and value
-    alternate so that even hundreds of instances stay distinguishable.
-    """
-    return np.array([_colour(index) for index in range(count)], dtype=np.uint8).reshape(count, 3)
-
-
-def _colour(index: int) -> list[int]:
-    hue = (0.02 + index * GOLDEN_RATIO) % 1.0
-    saturation = (0.95, 0.65, 0.8)[index % 3]
-    value = (1.0, 0.85)[index // 3 % 2]
-    return [round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)]
 
 
 def outline(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:

@@ -15,8 +15,9 @@ from torch import nn
 from influencerformer.data.collate import collate
 from influencerformer.data.sample import Sample
 from influencerformer.metrics.predictions import instance_predictions, to_label_map
+from influencerformer.pictures.cloud_colours import instance_colours
 from influencerformer.training.compare_stats import loss_title
-from influencerformer.training.overlays import draw_instances, instance_colours
+from influencerformer.training.overlays import draw_instances
 
 PANEL_PIXELS = 320
 OUTLINE_PIXELS = 2

@@ -15,11 +15,6 @@ from influencerformer.pictures.cloud_colours import (
     truth_palette,
 )
 from influencerformer.pictures.cloud_instances import Instances, PointError, match_instances
-from influencerformer.training import overlays
-
-
-def test_instance_colours_are_those_of_the_overlays_on_images() -> None:
-    assert np.array_equal(instance_colours(300), overlays.instance_colours(300))
 
 
 def test_truth_has_a_colour_each_background_and_ignored_are_grey() -> None:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influencerformer.training.overlays import draw_instances, instance_colours, label_masks, outline
+from influencerformer.pictures.cloud_colours import instance_colours
+from influencerformer.training.overlays import draw_instances, label_masks, outline
 
 
 def test_colours_are_distinct_and_do_not_depend_on_the_count() -> None:
