@@ -265,7 +265,12 @@ class QueryDecoder(nn.Module):
         Args:
             tokens: what masks are over.
             memories: as many as ``memory_dims``.
+
+        Raises:
+            ValueError: another number of memories.
         """
+        if len(memories) != len(self.memory_inputs):
+            raise ValueError(f"the decoder was built for {len(self.memory_inputs)} memories, got {len(memories)}")
         mask_features = self.token_input(tokens.features) + self.token_positions(tokens.coordinates)
         mask_features = mask_features + self.token_mix(mask_features)
         inputs = [encode(memory.tokens.features) for encode, memory in zip(self.memory_inputs, memories, strict=True)]

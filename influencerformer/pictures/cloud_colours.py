@@ -30,10 +30,11 @@ def instance_colours(count: int) -> npt.NDArray[np.uint8]:
     Hues advance by the golden ratio, which keeps any run of neighbours far apart; saturation and value
     alternate so that even hundreds of instances stay distinguishable.
     """
-    return np.array([_colour(index) for index in range(count)], dtype=np.uint8).reshape(count, 3)
+    return np.array([instance_colour(index) for index in range(count)], dtype=np.uint8).reshape(count, 3)
 
 
-def _colour(index: int) -> list[int]:
+def instance_colour(index: int) -> list[int]:
+    """Red, green and blue of instance `index`, 0 the first; see `instance_colours`."""
     hue = (0.02 + index * GOLDEN_RATIO) % 1.0
     saturation = (0.95, 0.65, 0.8)[index % 3]
     value = (1.0, 0.85)[index // 3 % 2]

@@ -64,7 +64,7 @@ def draw_instances(
             slice(max(0, rows[0] - 1), min(height, rows[-1] + 2)),
             slice(max(0, columns[0] - 1), min(width, columns[-1] + 2)),
         )
-        colour = np.array(_colour(index) if colours is None else colours[index])
+        colour = np.array(instance_colour(index) if colours is None else colours[index])
         inside, part = members[box], canvas[box]
         part[inside] = ((1 - opacity) * part[inside] + opacity * colour).astype(np.uint8)
         canvas[around][outline(members[around], outline_width)] = colour
