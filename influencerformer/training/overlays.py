@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from influencerformer.pictures.cloud_colours import instance_colour
+
 
 def outline(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:
     """Members of a mask within `width` pixels of a non-member (4 neighbours), (H, W) bool.
