@@ -1,8 +1,9 @@
 # OneFormer3D on S3DIS with the Influencer Loss: as oneformer3d_1xb4_s3dis-area-5.py, but with another criterion.
 #
 # InstanceCriterion and its HungarianMatcher are swapped for InfluencerCriterion, which `import influencerformer`
-# registers. Classes, weights and everything outside the criterion stay the original's. bg_weight is below 1, as most
-# points of a room belong to no instance that a query should keep clear of.
+# registers. Classes, weights and everything outside the criterion stay the original's. bg_weight acts on little: all 13
+# classes are instances here, and what belongs to none are voxels on the border between two; below 1 it costs a mask
+# little to cover them.
 # Every parameter and its effect: docs/integration_guide.md.
 _base_ = ["./oneformer3d_1xb4_s3dis-area-5.py"]
 
