@@ -110,7 +110,7 @@ class _Sums(torch.autograd.Function):
                 if ctx.split_softplus:
                     seen.spread(by_softplus[:, queries], None, grad, add=True)
                 grad.mul_(sigma)
-                seen.spread(by_logit[:, queries], None, grad, add=True)
+                seen.spread(by_logit[:, queries], None, grad, add=True, spare=sigma)
                 if isinstance(queries, Tensor):
                     result.index_copy_(1, queries, grad)
         return result, None, None, None, None, None

@@ -105,13 +105,23 @@ class Membership:
         return sums, sums.sum(-1)
 
     def spread(
-        self, sums: Tensor, total: Tensor | None, out: Tensor, pixels: slice = slice(None), *, add: bool = False
+        self,
+        sums: Tensor,
+        total: Tensor | None,
+        out: Tensor,
+        pixels: slice = slice(None),
+        *,
+        add: bool = False,
+        spare: Tensor | None = None,
     ) -> Tensor:
-        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it."""
+        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it.
+
+        ``spare`` is memory of the shape of ``out`` that may be used.
+        """
         if total is not None and (self.partition or self.matrix is None):
             sums = sums + total[..., None]
         if self.partition and (self.matrix is None or out.device.type == "cpu"):
-            return _take(F.pad(sums, (0, 1)), self.index[:, pixels], out, add)
+            return _take(F.pad(sums, (0, 1)), self.index[:, pixels], out, add, spare)
         assert self.matrix is not None
         matrix = self.matrix[:, pixels]
         if not self.partition:
@@ -120,17 +130,15 @@ class Membership:
         return torch.baddbmm(out, sums, matrix.transpose(1, 2), beta=1 if add else 0, out=out)
 
 
-def _take(values: Tensor, index: Tensor, out: Tensor, add: bool) -> Tensor:
+def _take(values: Tensor, index: Tensor, out: Tensor, add: bool, spare: Tensor | None) -> Tensor:
     """(B, Q, S) values at (B, P) segments to (B, Q, P); image by image on a CPU, where whole columns are fast."""
     if out.device.type != "cpu":
         taken = values.gather(-1, index[:, None].expand(out.shape))
         return out.add_(taken) if add else out.copy_(taken)
-    for image, row, place in zip(values, index, out, strict=True):
-        if add:
-            place += image.index_select(1, row)
-        else:
-            torch.index_select(image, 1, row, out=place)
-    return out
+    places = out if not add else torch.empty_like(out) if spare is None else spare
+    for image, row, place in zip(values, index, places, strict=True):
+        torch.index_select(image, 1, row, out=place)
+    return out.add_(places) if add else out
 
 
 class CandidateMembership:
@@ -178,7 +186,9 @@ class CandidateRows:
         inside = torch.mul(values, self.rows, out=self.scratch.like("product", values)).sum(-1, keepdim=True)
         return inside, weighted_total(values, self.valid)
 
-    def spread(self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False) -> Tensor:
+    def spread(
+        self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False, spare: Tensor | None = None
+    ) -> Tensor:
         """(B, P, 1) and (B, P) to (B, P, N), into ``out`` or added to it."""
         if add:
             out.addcmul_(self.rows, sums)

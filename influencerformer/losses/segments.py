@@ -39,9 +39,11 @@ class SortedSegments:
         """What these queries see: every segment."""
         return self
 
-    def spread(self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False) -> Tensor:
+    def spread(
+        self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False, spare: Tensor | None = None
+    ) -> Tensor:
         """As :meth:`Membership.spread`, to pixels in their own order."""
-        return self.membership.spread(sums, total, out, add=add)
+        return self.membership.spread(sums, total, out, add=add, spare=spare)
 
     def block_sums(self, logits: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums of s and sigmoid(s) (B, P, K + 1) over segments, of softplus(s) and sigmoid(s) (B, P) over all pixels.
