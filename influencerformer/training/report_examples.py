@@ -24,7 +24,7 @@ NOTE = (
     "{count} of {total} validation {inputs}, evenly spaced in their list and not chosen by result; final "
     "weights of seed {seed}. Each loss shows as many predictions as there are instances, those with the "
     "highest scores (of predictions that cover each other only the best). A prediction has the colour of the "
-    "instance of its class that it covers at IoU {iou} or more, each instance counted once; white: none "
+    "instance of its class that it covers at IoU {iou} or more, each instance counted once; {unmatched}: none "
     "(also where only the class is wrong)."
 )
 
@@ -45,13 +45,15 @@ def validation_examples(out: Path, setup: Setup, records: Sequence[RunRecord]) -
     if isinstance(data, PointDataModule):
         rooms = PointEvalDataset(data.dataset("val"), data.eval_transform)
         total, indices = len(rooms), evenly(len(rooms), EXAMPLES)
-        rows = [cloud_row(rooms[index], models) for index in indices]
+        unmatched, rows = "dark grey", [cloud_row(rooms[index], models) for index in indices]
     else:
         images = EvalDataset(data.dataset("val"), data.eval_transform)
         total, indices = len(images), evenly(len(images), EXAMPLES)
-        rows = [image_row(images[index], models, data.size_divisor) for index in indices]
+        unmatched, rows = "white", [image_row(images[index], models, data.size_divisor) for index in indices]
     inputs = TASKS[next(iter(models.values())).task].inputs
-    note = NOTE.format(count=len(indices), total=total, inputs=inputs, seed=seeds[0], iou=MATCH_IOU)
+    note = NOTE.format(
+        count=len(indices), total=total, inputs=inputs, seed=seeds[0], iou=MATCH_IOU, unmatched=unmatched
+    )
     return rows, note
 
 
