@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from influencerformer.data.coco import CocoDataset
 from influencerformer.data.points.sample import compact_labels
 from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.errors import UserError
@@ -29,6 +31,13 @@ from influencerformer.pictures.cloud_instances import match_instances
 
 # Radii that are tried, in units of the margin of training.
 RADII = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+# Of COCO data: annotations, images and split file; {} is train or val.
+LAYOUTS = (
+    ("instances_{}.json", "images", None),
+    ("instances.json", "images", "{}.txt"),
+    ("annotations/instances_{}2017.json", "{}2017", None),
+)
 
 
 def find_instances(
@@ -105,12 +114,12 @@ def draw_embedding(axes: Axes, followers: Tensor, influencers: Tensor, colours: 
 
 def show_steps(steps: int) -> Iterator[tuple[int, Callable[[dict[str, Tensor]], None]]]:
     """The numbers 0..steps-1 with a progress bar, and a function that shows the parts of the loss beside it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("Step"), BarColumn(8), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[parts]}"), console=Console(stderr=True)) as progress:
-        task = progress.add_task("Training", total=steps, parts="")
+        task = progress.add_task("", total=steps, parts="")
 
         def show(parts: dict[str, Tensor]) -> None:
-            text = " ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
+            text = " ".join(f"{name} {float(value):.2f}" for name, value in parts.items() if name != "loss")
             progress.update(task, parts=text)
 
         for step in range(steps):
@@ -190,12 +199,36 @@ class SmallImages(InstanceDataset):
         return Sample(sample.name, image.round().byte(), classes, labels, None, None, sample.image_id)
 
 
+def open_coco(root: Path) -> tuple[tuple[CocoDataset, range], tuple[CocoDataset, range]]:
+    """Training and held-out images of a folder in any of `LAYOUTS`, or of val2017 alone with the last fifth held out.
+
+    Raises:
+        UserError: a folder that is none of these.
+    """
+    for json, images, split in LAYOUTS:
+        paths = [(root / json.format(part), root / images.format(part), part) for part in ("train", "val")]
+        if all(file.is_file() and folder.is_dir() for file, folder, _ in paths):
+            train, val = (CocoDataset(a, i, split and root / split.format(part)) for a, i, part in paths)
+            return (train, range(len(train))), (val, range(len(val)))
+    if not (root / "annotations/instances_val2017.json").is_file():
+        raise UserError(
+            f"there is no data set in COCO form in {root}: give a folder with annotations/instances_val2017.json and "
+            "val2017/ or another layout that --help lists, add --download to have COCO fetched there, or leave --data "
+            "out for drawn scenes"
+        )
+    both = CocoDataset(root / "annotations/instances_val2017.json", root / "val2017")
+    border = len(both) * 4 // 5
+    return (both, range(border)), (both, range(border, len(both)))
+
+
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None, positive: Sequence[str]) -> argparse.Namespace:
     """The options, of which `positive` must be 1 or more."""
     options = parser.parse_args(arguments)
     for name in positive:
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(options, name)}")
+    if options.download and options.data == "generated":
+        parser.error("--download needs a folder: name it with --data")
     return options
 
 

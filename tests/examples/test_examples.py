@@ -79,7 +79,7 @@ def test_generated_rooms_end_to_end(
 def test_drawn_scenes_end_to_end(
     images_example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw_few: Callable[..., Path] = lambda root, train, val, size: generate_scenes(root, 6, 4, size)  # noqa: E731
+    draw_few: Callable[..., Path] = lambda root, train, val, size, seed: generate_scenes(root, 6, 4, size, seed)  # noqa: E731
     monkeypatch.setattr(images_example, "generate_scenes", draw_few)
     result = images_example.main([*TINY_IMAGES, "--out", str(tmp_path)])
     check_run(result, tmp_path / "images.png", capsys.readouterr().out, "3 held-out images")
@@ -165,11 +165,12 @@ def test_layouts_of_coco_are_detected(kind: str, images_example: ModuleType, sce
     ("example", "arguments", "message"),
     [
         ("toy_pointcloud", ["--data", "nowhere"], "there is no S3DIS in nowhere: give a folder with Area_1"),
-        ("toy_image", ["--data", "nowhere"], "there are no annotations in COCO form in nowhere: give a folder"),
+        ("toy_image", ["--data", "nowhere"], "there is no data set in COCO form in nowhere: give a folder"),
         ("toy_pointcloud", ["--download"], "--download needs a folder: name it with --data"),
         ("toy_image", ["--download"], "--download needs a folder: name it with --data"),
         ("toy_pointcloud", ["--steps", "0"], "--steps must be 1 or more, got 0"),
         ("toy_pointcloud", ["--neighbours", "-1"], "--neighbours must be 0 or more, got -1"),
+        ("toy_image", ["--out", str(Path(__file__) / "out")], "cannot be made"),
         ("toy_image", ["--size", "40"], "--size must be a multiple of 16, got 40"),
     ],
 )
