@@ -6,10 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
-import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
-
 from influencerformer.data.augment import EvalTransform, TrainTransform
 from influencerformer.data.coco import CocoDataset, ground_truth
 from influencerformer.data.collate import collate
@@ -17,13 +13,13 @@ from influencerformer.data.files import split_path
 from influencerformer.data.label_maps import LabelMapDataset
 from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.data.scenes import SCENE_CLASSES, generate_scenes
-from influencerformer.data.stream import StreamSampler, TrainDataset
+from influencerformer.data.stream import StreamDataModule
 from influencerformer.errors import UserError
 
 Format = Literal["scenes", "label_map", "coco"]
 
 
-class InstanceDataModule(lightning.LightningDataModule):
+class InstanceDataModule(StreamDataModule[Sample]):
     """Training and validation data from a folder.
 
     Training crops depend on `seed`, the epoch and the sample alone: not on the loss, the number of workers or
@@ -113,6 +109,7 @@ class InstanceDataModule(lightning.LightningDataModule):
             color_jitter=color_jitter,
         )
         self.eval_transform = EvalTransform(scale=scale, crop_size=eval_size, max_size=eval_max_size, min_area=min_area)
+        self.collate = partial(collate, size_divisor=size_divisor)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -177,29 +174,12 @@ class InstanceDataModule(lightning.LightningDataModule):
         if self._ground_truth is None:
             val = self.dataset("val")
             unchanged = self.eval_transform == EvalTransform(min_area=self.eval_transform.min_area)
-            self._ground_truth = ground_truth(val if unchanged else EvalDataset(val, self.eval_transform))
+            self._ground_truth = ground_truth(val if unchanged else self.eval_dataset())
         return self._ground_truth
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
-        sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
-        # A last incomplete batch is left out, unless it is the only one.
-        return self._loader(dataset, sampler, self.batch_size)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        dataset = EvalDataset(self.dataset("val"), self.eval_transform)
-        return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size)
-
-    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=partial(collate, size_divisor=self.size_divisor),
-            pin_memory=torch.cuda.is_available(),
-        )
+    def eval_dataset(self) -> EvalDataset:
+        """The validation images as the model sees them."""
+        return EvalDataset(self.dataset("val"), self.eval_transform)
 
 
 class EvalDataset(InstanceDataset):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from lightning import Trainer
-from torch.utils.data import Dataset, DistributedSampler
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
 Item = TypeVar("Item")
 
@@ -97,3 +97,51 @@ class TrainDataset(Dataset[Item]):
         state = np.random.SeedSequence((self.seed, *draw)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         return self.transform(self.dataset[draw.position], generator)
+
+
+class StreamDataModule(LightningDataModule, Generic[Item]):
+    """The loaders that every data module of the package has.
+
+    Attributes:
+        train_transform: a random transform of a sample.
+        collate: makes a batch of samples.
+        batch_size, eval_batch_size: samples in a batch of training and of validation.
+        num_workers: processes that load data; 0 loads in the training process.
+        seed: of order and augmentation.
+    """
+
+    train_transform: Callable[[Item, torch.Generator], Item]
+    collate: Callable[[list[Item]], dict[str, Any]]
+    batch_size: int
+    eval_batch_size: int
+    num_workers: int
+    seed: int
+
+    def dataset(self, part: Literal["train", "val"]) -> Dataset[Item]:
+        """The samples as they are on disk, untransformed."""
+        raise NotImplementedError
+
+    def eval_dataset(self) -> Dataset[Item]:
+        """The validation samples as the model sees them."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
+        # A last incomplete batch is left out, unless it is the only one.
+        sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
+        return self._loader(dataset, sampler, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        dataset = self.eval_dataset()
+        return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size)  # type: ignore[arg-type]
+
+    def _loader(self, dataset: Dataset[Item], sampler: Sampler[Any], batch_size: int) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from influencerformer.data.datamodule import EvalDataset, InstanceDataModule
-from influencerformer.data.points.datamodule import PointDataModule, PointEvalDataset
+from influencerformer.data.datamodule import InstanceDataModule
+from influencerformer.data.points.datamodule import PointDataModule
 from influencerformer.training.callbacks import LAST_CHECKPOINT
 from influencerformer.training.compare_setup import Setup, run_folder
 from influencerformer.training.config_files import CONFIG_FILE
@@ -43,11 +43,11 @@ def validation_examples(out: Path, setup: Setup, records: Sequence[RunRecord]) -
     models: dict[str, Any] = {loss: model for loss, (model, _) in runs.items()}
     data = next(iter(runs.values()))[1]
     if isinstance(data, PointDataModule):
-        rooms = PointEvalDataset(data.dataset("val"), data.eval_transform)
+        rooms = data.eval_dataset()
         total, indices = len(rooms), evenly(len(rooms), EXAMPLES)
         unmatched, rows = "dark grey", [cloud_row(rooms[index], models) for index in indices]
     else:
-        images = EvalDataset(data.dataset("val"), data.eval_transform)
+        images = data.eval_dataset()
         total, indices = len(images), evenly(len(images), EXAMPLES)
         unmatched, rows = "white", [image_row(images[index], models, data.size_divisor) for index in indices]
     inputs = TASKS[next(iter(models.values())).task].inputs

@@ -9,10 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
-import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
-
 from influencerformer.data.points.augment import PointEvalTransform, PointTrainTransform
 from influencerformer.data.points.collate import collate_points
 from influencerformer.data.points.formats import PointFormat, class_names, open_points
@@ -20,13 +16,13 @@ from influencerformer.data.points.repairs import repair_summary
 from influencerformer.data.points.room_dataset import RoomDataset
 from influencerformer.data.points.room_files import generate_s3dis
 from influencerformer.data.points.sample import PointDataset, PointSample
-from influencerformer.data.stream import StreamSampler, TrainDataset
+from influencerformer.data.stream import StreamDataModule
 from influencerformer.errors import UserError
 
 PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
 
-class PointDataModule(lightning.LightningDataModule):
+class PointDataModule(StreamDataModule[PointSample]):
     """Training and validation rooms from a folder.
 
     Training crops depend on `seed`, the epoch and the room alone: not on the loss, the number of workers or the
@@ -103,7 +99,9 @@ class PointDataModule(lightning.LightningDataModule):
             color_jitter=color_jitter,
         )
         self.eval_transform = PointEvalTransform(eval_voxel_size)
+        self.collate = collate_points
         self.batch_size = batch_size
+        self.eval_batch_size = 1
         self.num_workers = num_workers
         self.seed = seed
         self.rooms: dict[str, Any] = {
@@ -159,25 +157,9 @@ class PointDataModule(lightning.LightningDataModule):
         if stage in ("fit", None):
             self.dataset("train")
 
-    def train_dataloader(self) -> DataLoader[PointSample]:
-        dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
-        sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
-        return self._loader(dataset, sampler, self.batch_size)
-
-    def val_dataloader(self) -> DataLoader[PointSample]:
-        dataset = PointEvalDataset(self.dataset("val"), self.eval_transform)
-        return self._loader(dataset, SequentialSampler(dataset), 1)
-
-    def _loader(self, dataset: Dataset[PointSample], sampler: Any, batch_size: int) -> DataLoader[PointSample]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=collate_points,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def eval_dataset(self) -> PointEvalDataset:
+        """The validation rooms as the model sees them."""
+        return PointEvalDataset(self.dataset("val"), self.eval_transform)
 
 
 class PointEvalDataset(PointDataset):
