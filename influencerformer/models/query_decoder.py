@@ -259,15 +259,19 @@ class QueryDecoder(nn.Module):
         self.mask_queries = _perceptron(dim, dim, dim)
         self.quality = nn.Linear(dim, 1) if objectness else None
 
-    def forward(self, tokens: TokenSet, memories: Sequence[Memory]) -> QueryOutputs:
+    def forward(
+        self, tokens: TokenSet, memories: Sequence[Memory], seeds: Sequence[Tensor] | None = None
+    ) -> QueryOutputs:
         """Predictions of all heads.
 
         Args:
             tokens: what masks are over.
             memories: as many as ``memory_dims``.
+            seeds: B tensors (Q,) int64, the token of the first memory that each query starts from, 0..M_i-1; None
+                takes tokens that are spread over the scene.
 
         Raises:
-            ValueError: another number of memories.
+            ValueError: another number of memories, or seeds of another number.
         """
         if len(memories) != len(self.memory_inputs):
             raise ValueError(f"the decoder was built for {len(self.memory_inputs)} memories, got {len(memories)}")
@@ -277,9 +281,9 @@ class QueryDecoder(nn.Module):
         positions = [self.memory_positions(memory.tokens.coordinates) for memory in memories]
         attended = [_pooled(mask_features.detach(), memory) for memory in memories]
 
-        seeds = self._seeds(memories[0].tokens)
-        query_positions = positions[0][seeds]
-        queries = self.query_start(inputs[0] + positions[0])[seeds] + self.query_content
+        starts = self._starts(memories[0].tokens, seeds)
+        query_positions = positions[0][starts]
+        queries = self.query_start(inputs[0] + positions[0])[starts] + self.query_content
 
         by_scene = mask_features.split(tokens.sizes)
         outputs = QueryOutputs([], [], None if self.quality is None else [])
@@ -301,10 +305,12 @@ class QueryDecoder(nn.Module):
             outputs.objectness.append(list(self.quality(normed)[..., 0].sigmoid()))
         return masks.detach()
 
-    def _seeds(self, memory: TokenSet) -> Tensor:
-        """(B, Q) int64, the memory token each query starts from."""
-        seeds, start = [], 0
-        for coordinates in memory.coordinates.split(memory.sizes):
-            seeds.append(start + farthest_points(coordinates, self.num_queries))
-            start += len(coordinates)
-        return torch.stack(seeds)
+    def _starts(self, memory: TokenSet, seeds: Sequence[Tensor] | None) -> Tensor:
+        """(B, Q) int64, the memory token each query starts from, numbered over the batch."""
+        if seeds is None:
+            seeds = [farthest_points(part, self.num_queries) for part in memory.coordinates.split(memory.sizes)]
+        counts = [len(one) for one in seeds]
+        if counts != [self.num_queries] * len(memory.sizes):
+            raise ValueError(f"expected {self.num_queries} seeds for each of {len(memory.sizes)} scenes, got {counts}")
+        offsets = memory.coordinates.new_tensor([0, *memory.sizes[:-1]], dtype=torch.int64).cumsum(0)
+        return torch.stack(list(seeds)) + offsets[:, None]

@@ -1,0 +1,1 @@
+"""Networks that find particle tracks among detector hits."""
