@@ -7,7 +7,7 @@ MMDET3D_VENV ?= .venv-mmdet3d
 MMDET3D_BIN = $(MMDET3D_VENV)/bin
 TORCH = torch==2.13.0
 
-.PHONY: demo test lint install mmdet3d test-mmdet3d oneformer3d-cpu
+.PHONY: demo test lint install mmdet3d test-mmdet3d oneformer3d-cpu docs external-links
 
 install: $(VENV)/installed
 
@@ -27,6 +27,20 @@ lint: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+# The site, strict about links, anchors and equations; nothing in it needs a network. To read: site/index.html
+docs: $(VENV)/installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Asks every address that the site links to; needs the network, so CI does not run it.
+external-links: docs
+	$(BIN)/pip install --quiet linkchecker
+	$(BIN)/linkchecker --check-extern --no-warnings site/index.html
 
 mmdet3d: $(MMDET3D_VENV)/installed
 
