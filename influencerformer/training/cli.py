@@ -184,7 +184,7 @@ class FitCLI(SegmenterCLI):
             best = ModelCheckpoint(
                 out_dir,
                 filename="best",
-                monitor="val/AP",
+                monitor=f"val/{self.model.values[0]}",
                 mode="max",
                 save_on_train_epoch_end=False,
                 enable_version_counter=False,

@@ -31,12 +31,13 @@ from rich.text import Text
 from influencerformer.errors import UserError
 from influencerformer.training.compare_setup import Setup, make_setup, open_setup, run_folder
 from influencerformer.training.compare_stats import (
-    TABLE_HEADER,
     headline,
     loss_title,
     summarise,
+    table_header,
     table_rows,
     time_caveats,
+    value_words,
 )
 from influencerformer.training.record import RunRecord
 
@@ -130,8 +131,15 @@ def _tell(job: Job, error: str | None, console: Console) -> None:
     if error is not None:
         console.print(Text.assemble((f"{job.name}: failed", "bold red"), f": {error} (log: {job.folder / LOG_FILE})"))
     elif record is not None:
-        ap = f"AP {record.evaluations[-1].ap:.1f}, " if record.evaluations else ""
-        console.print(f"{job.name}: {ap}{record.steps} steps in {record.seconds:.0f} s of training")
+        value = _last_value(record)
+        console.print(
+            f"{job.name}: {value}{', ' if value else ''}{record.steps} steps in {record.seconds:.0f} s of training"
+        )
+
+
+def _last_value(record: RunRecord) -> str:
+    """What the run is judged by, at its last evaluation; "" before the first."""
+    return f"{value_words(record.values[0])} {record.evaluations[-1].ap:.1f}" if record.evaluations else ""
 
 
 @contextlib.contextmanager
@@ -144,12 +152,12 @@ def _watch(jobs: Sequence[Job], console: Console) -> Iterator[Callable[[], None]
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[ap]}"),
+        TextColumn("{task.fields[value]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
         tasks: list[tuple[Job, TaskID]] = [
-            (job, progress.add_task(job.name, total=None, start=False, ap="")) for job in jobs
+            (job, progress.add_task(job.name, total=None, start=False, value="")) for job in jobs
         ]
 
         def refresh() -> None:
@@ -159,8 +167,7 @@ def _watch(jobs: Sequence[Job], console: Console) -> Iterator[Callable[[], None]
                     continue
                 if not progress.tasks[task].started:
                     progress.start_task(task)
-                ap = f"AP {record.evaluations[-1].ap:.1f}" if record.evaluations else ""
-                progress.update(task, completed=record.steps, total=record.max_steps, ap=ap)
+                progress.update(task, completed=record.steps, total=record.max_steps, value=_last_value(record))
 
         yield refresh
 
@@ -288,7 +295,7 @@ def print_table(out: Path, setup: Setup, console: Console) -> None:
     table.add_column("")
     for row in rows:
         table.add_column(row[0], justify="right")
-    for index, label in enumerate(TABLE_HEADER[1:], start=1):
+    for index, label in enumerate(table_header(comparison.values)[1:], start=1):
         table.add_row(label, *(row[index] for row in rows))
     console.print(table)
     for sentence in headline(comparison):

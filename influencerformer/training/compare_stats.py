@@ -12,13 +12,20 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from influencerformer.training.record import EvalPoint, RunRecord
+from influencerformer.training.record import AP_VALUES, EvalPoint, RunRecord
 
 REST_TOLERANCE = 0.1
 LOSS_TITLES = {
     "hungarian": "Hungarian matching",
     "influencer": "Influencer Loss",
     "stock": "transformers' criterion",
+}
+VALUE_TITLES = {
+    "efficiency": "Efficiency",
+    "fake_rate": "Fake rate",
+    "duplicate_rate": "Duplicate rate",
+    "purity": "Purity",
+    "trackml_score": "TrackML score",
 }
 
 
@@ -55,6 +62,7 @@ class Reach:
 class LossSummary:
     """One loss over its finished seeds. AP in percent, memory in bytes, times in seconds.
 
+    ap, ap50, others: the final values in the order of `Comparison.values`.
     ap_difference, ap50_difference: minus the baseline's, by seed; None for the baseline itself.
     reach: by seed, where the run reached the baseline's final AP of the same seed (None: not reached);
         only seeds in which the baseline finished too, with an AP above 0.
@@ -66,6 +74,7 @@ class LossSummary:
     seeds: tuple[int, ...]
     ap: Spread
     ap50: Spread
+    others: tuple[Spread, ...]
     ap_difference: Spread | None
     ap50_difference: Spread | None
     reach: dict[int, Reach | None]
@@ -91,10 +100,14 @@ class LossSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All losses of a comparison, the baseline first, those without a finished run included."""
+    """All losses of a comparison, the baseline first, those without a finished run included.
+
+    values: names of what is compared; losses are judged by the first.
+    """
 
     baseline: str
     summaries: tuple[LossSummary, ...]
+    values: tuple[str, ...] = AP_VALUES
 
     def __getitem__(self, loss: str) -> LossSummary:
         return next(s for s in self.summaries if s.loss == loss)
@@ -103,6 +116,21 @@ class Comparison:
 def loss_title(loss: str) -> str:
     """The name of a loss in prose and tables."""
     return LOSS_TITLES.get(loss, loss)
+
+
+def value_title(name: str) -> str:
+    """The name of a value in tables."""
+    return VALUE_TITLES.get(name, name)
+
+
+def value_words(name: str) -> str:
+    """The name of a value within a sentence."""
+    return VALUE_TITLES[name][0].lower() + VALUE_TITLES[name][1:] if name in VALUE_TITLES else name
+
+
+def values_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
+    """Names of what runs of one task are judged by."""
+    return next((tuple(record.values) for record in records if record.evaluations), AP_VALUES)
 
 
 def first_reach(curve: Sequence[EvalPoint], target: float) -> Reach | None:
@@ -130,15 +158,23 @@ def summarise(records: Iterable[RunRecord], losses: Sequence[str]) -> Comparison
 
     Runs that are unfinished or were never evaluated are left out. Records may come in any order.
     """
+    records = list(records)
     runs: dict[str, dict[int, RunRecord]] = {loss: {} for loss in losses}
     for record in records:
         if record.finished and record.evaluations and record.loss in runs:
             runs[record.loss][record.seed] = record
     baseline = runs[losses[0]]
-    return Comparison(losses[0], tuple(_summary(loss, runs[loss], baseline, losses[0]) for loss in losses))
+    values = values_of(records)
+    return Comparison(
+        losses[0],
+        tuple(_summary(loss, runs[loss], baseline, losses[0], len(values) - 2) for loss in losses),
+        values,
+    )
 
 
-def _summary(loss: str, runs: dict[int, RunRecord], baseline: dict[int, RunRecord], baseline_name: str) -> LossSummary:
+def _summary(
+    loss: str, runs: dict[int, RunRecord], baseline: dict[int, RunRecord], baseline_name: str, others: int
+) -> LossSummary:
     runs = dict(sorted(runs.items()))
     final = {seed: run.evaluations[-1] for seed, run in runs.items()}
     goal = {seed: baseline[seed].evaluations[-1] for seed in runs if seed in baseline}
@@ -153,6 +189,7 @@ def _summary(loss: str, runs: dict[int, RunRecord], baseline: dict[int, RunRecor
         seeds=tuple(runs),
         ap=Spread({seed: end.ap for seed, end in final.items()}),
         ap50=Spread({seed: end.ap50 for seed, end in final.items()}),
+        others=tuple(Spread({seed: end.others[i] for seed, end in final.items()}) for i in range(others)),
         ap_difference=None if is_baseline else Spread({s: final[s].ap - goal[s].ap for s in goal}),
         ap50_difference=None if is_baseline else Spread({s: final[s].ap50 - goal[s].ap50 for s in goal}),
         reach=reach,
@@ -216,10 +253,11 @@ def headline(comparison: Comparison) -> list[str]:
     base = comparison[comparison.baseline]
     if not base.seeds:
         return [f"No run of the baseline ({base.title}) has finished: there is nothing to compare with yet."]
-    return [_sentence(s, base) for s in comparison.summaries if s.loss != comparison.baseline]
+    name = comparison.values[0]
+    return [_sentence(s, base, name) for s in comparison.summaries if s.loss != comparison.baseline]
 
 
-def _sentence(summary: LossSummary, base: LossSummary) -> str:
+def _sentence(summary: LossSummary, base: LossSummary, value: str) -> str:
     difference = summary.ap_difference
     if difference is None or not difference.by_seed:
         return f"No seed has finished with both {summary.title} and {base.title} yet."
@@ -227,12 +265,15 @@ def _sentence(summary: LossSummary, base: LossSummary) -> str:
     n = len(seeds)
     own = Spread({s: summary.ap.by_seed[s] for s in seeds})
     theirs = Spread({s: base.ap.by_seed[s] for s in seeds})
+    name = value_words(value)
+    points = f"points of {name}" if value in VALUE_TITLES else name
     if abs(difference.mean) < 0.05:
-        verdict = f"ends level with {base.title} at AP {spread_text(own)} against {spread_text(theirs)}"
+        verdict = f"ends level with {base.title} at {name} {spread_text(own)} against {spread_text(theirs)}"
     else:
         side = "above" if difference.mean > 0 else "below"
         verdict = (
-            f"ends {abs(difference.mean):.1f} AP {side} {base.title}: {spread_text(own)} against {spread_text(theirs)}"
+            f"ends {abs(difference.mean):.1f} {points} {side} {base.title}: "
+            f"{spread_text(own)} against {spread_text(theirs)}"
         )
     if n == 1:
         text = f"With the one seed trained, the {summary.title} {verdict}"
@@ -241,7 +282,7 @@ def _sentence(summary: LossSummary, base: LossSummary) -> str:
     if summary.seeds_reached:
         got_there = f" (in the {summary.seeds_reached} of {n} seeds that get there)"
         text += (
-            f"; it reaches the baseline's final AP after {_percent(summary.step_ratio.mean)} of the steps"
+            f"; it reaches the baseline's final {name} after {_percent(summary.step_ratio.mean)} of the steps"
             + (
                 ""
                 if unequal_rest(summary, base)
@@ -250,7 +291,7 @@ def _sentence(summary: LossSummary, base: LossSummary) -> str:
             + (got_there if summary.seeds_reached < n else "")
         )
     elif summary.reach:
-        text += "; it does not reach the baseline's final AP"
+        text += f"; it does not reach the baseline's final {name}"
     return text.replace("the Hungarian matching", "Hungarian matching") + "."
 
 
@@ -266,31 +307,34 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
 
 
-TABLE_HEADER = (
-    "Loss",
-    "Seeds",
-    "AP",
-    "AP50",
-    "Δ AP (paired)",
-    "Seeds ahead",
-    "Steps to baseline's AP",
-    "Time to baseline's AP",
-    "Seconds a step",
-    "of it the loss",
-    "Peak memory",
-)
+def table_header(values: Sequence[str] = AP_VALUES) -> tuple[str, ...]:
+    """What the entries of a row of `table_rows` are."""
+    name = value_words(values[0])
+    return (
+        "Loss",
+        "Seeds",
+        *map(value_title, values),
+        f"Δ {name} (paired)",
+        "Seeds ahead",
+        f"Steps to baseline's {name}",
+        f"Time to baseline's {name}",
+        "Seconds a step",
+        "of it the loss",
+        "Peak memory",
+    )
 
 
 def table_rows(comparison: Comparison, failed: Iterable[tuple[str, int]] = ()) -> list[tuple[str, ...]]:
-    """The rows under TABLE_HEADER, as text: for the terminal, Markdown and HTML alike."""
+    """The rows under `table_header`, as text: for the terminal, Markdown and HTML alike."""
     failed = list(failed)
-    return [_row(s, sum(loss == s.loss for loss, _ in failed)) for s in comparison.summaries]
+    width = len(table_header(comparison.values))
+    return [_row(s, sum(loss == s.loss for loss, _ in failed), width) for s in comparison.summaries]
 
 
-def _row(summary: LossSummary, failures: int) -> tuple[str, ...]:
+def _row(summary: LossSummary, failures: int, width: int) -> tuple[str, ...]:
     seeds = str(len(summary.seeds)) + (f" ({failures} failed)" if failures else "")
     if not summary.seeds:
-        return (summary.title, seeds, "failed" if failures else "–", *["–"] * (len(TABLE_HEADER) - 3))
+        return (summary.title, seeds, "failed" if failures else "–", *["–"] * (width - 3))
     difference, n = summary.ap_difference, len(summary.reach)
     reached = [r for r in summary.reach.values() if r is not None]
     steps = seconds = "not reached" if n else "–"
@@ -305,6 +349,7 @@ def _row(summary: LossSummary, failures: int) -> tuple[str, ...]:
         seeds,
         spread_text(summary.ap),
         spread_text(summary.ap50),
+        *map(spread_text, summary.others),
         "baseline" if difference is None else spread_text(difference, signed=True),
         "–" if difference is None else f"{summary.seeds_won} of {len(difference.by_seed)}",
         steps,

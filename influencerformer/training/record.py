@@ -17,7 +17,7 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 RECORD_FILE = "record.json"
-AP_KEY, AP50_KEY, VAL_LOSS_KEY = "val/AP", "val/AP50", "val/loss"
+AP_VALUES = ("AP", "AP50")
+VAL_LOSS_KEY = "val/loss"
 LOSS_POINTS = 400
 WRITE_EVERY_SECONDS = 5.0
 CHECKSUM_ELEMENTS = 4096
@@ -35,13 +36,18 @@ CHECKSUM_ELEMENTS = 4096
 
 @dataclass
 class EvalPoint:
-    """One evaluation. `seconds` is training time up to it, validation excluded; AP is in percent (0..100)."""
+    """One evaluation. `seconds` is training time up to it, validation excluded.
+
+    `ap`, `ap50` and `others` are the values that the record's `values` name, in that order, in percent (0..100):
+    mask AP and AP50, or what takes their place in a task that is not judged by AP.
+    """
 
     step: int
     seconds: float
     ap: float
     ap50: float
     val_loss: float | None = None
+    others: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -67,6 +73,7 @@ class RunRecord:
     init_checksum, batch_checksum: of the parameters at step 0 and of every batch so far; equal in two runs
         means: same start, same batches.
     resumed_at: the steps at which the run was resumed from a checkpoint.
+    values: names of the values in evaluations, two or more; losses are judged by the first.
     """
 
     loss: str
@@ -87,6 +94,7 @@ class RunRecord:
     batch_checksum: int = 0
     resumed_at: list[int] = field(default_factory=list)
     finished: bool = False
+    values: list[str] = field(default_factory=lambda: list(AP_VALUES))
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -104,10 +112,10 @@ class RunRecord:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunRecord:
         """The inverse of `dataclasses.asdict`."""
-        fields = dict(data)
-        fields["evaluations"] = [EvalPoint(**p) for p in fields.get("evaluations", [])]
-        fields["losses"] = [LossPoint(**p) for p in fields.get("losses", [])]
-        return cls(**fields)
+        content = dict(data)
+        content["evaluations"] = [EvalPoint(**p) for p in content.get("evaluations", [])]
+        content["losses"] = [LossPoint(**p) for p in content.get("losses", [])]
+        return cls(**content)
 
     def save(self, folder: Path) -> None:
         """Write record.json so that a reader, or a crash, never sees half a file."""
@@ -166,6 +174,7 @@ class RunRecorder(pl.Callback):
         record.max_steps = int(total) if math.isfinite(total) else 0
         record.parameters = sum(p.numel() for p in pl_module.parameters())
         record.memory_kind = "gpu" if pl_module.device.type == "cuda" else "process"
+        record.values = list(getattr(pl_module, "compared", AP_VALUES))
         record.machine = machine_string(pl_module.device)
         record.versions = package_versions()
         self._first_step_of_session = True
@@ -213,10 +222,13 @@ class RunRecorder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        ap, ap50, val_loss = (_metric(trainer, key) for key in (AP_KEY, AP50_KEY, VAL_LOSS_KEY))
-        if ap is None or ap50 is None:
+        values = [_metric(trainer, f"val/{name}") for name in self.record.values]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
             return
-        point = EvalPoint(self.record.steps, self.record.seconds, ap, ap50, val_loss)
+        ap, ap50, *others = known
+        val_loss = _metric(trainer, VAL_LOSS_KEY)
+        point = EvalPoint(self.record.steps, self.record.seconds, ap, ap50, val_loss, others)
         earlier = [p for p in self.record.evaluations if p.step < point.step]
         self.record.evaluations = [*earlier, point]
         self._forget_peak(pl_module)
@@ -259,7 +271,7 @@ def loss_parts(pl_module: nn.Module) -> dict[str, float]:
 
 
 def checksum(value: Any, start: int = 0) -> int:
-    """CRC-32 of a batch: nested dicts and lists of tensors and plain values.
+    """CRC-32 of a batch: nested dicts, lists and dataclasses of tensors and plain values.
 
     Large tensors are thinned to a few thousand evenly spaced elements: enough to tell two batches apart.
     """
@@ -271,6 +283,8 @@ def checksum(value: Any, start: int = 0) -> int:
         for key in sorted(value, key=str):
             start = checksum(value[key], zlib.crc32(str(key).encode(), start))
         return start
+    if is_dataclass(value) and not isinstance(value, type):
+        return checksum({one.name: getattr(value, one.name) for one in fields(value)}, start)
     if isinstance(value, list | tuple):
         for item in value:
             start = checksum(item, start)

@@ -18,32 +18,28 @@ from jinja2 import Environment
 
 from influencerformer.training.compare_setup import Setup
 from influencerformer.training.compare_stats import (
-    TABLE_HEADER,
     Comparison,
     headline,
     loss_title,
     memory_text,
     same_ground,
     summarise,
+    table_header,
     table_rows,
     time_caveats,
+    value_title,
+    value_words,
 )
-from influencerformer.training.record import RunRecord, write_json
+from influencerformer.training.record import AP_VALUES, RunRecord, write_json
 from influencerformer.training.report_examples import validation_examples
 from influencerformer.training.report_images import ImageRow, sheet
-from influencerformer.training.report_plots import DARK, LIGHT, curve_figures
+from influencerformer.training.report_plots import DARK, LIGHT, curve_figures, curve_texts
 
 REPORT_FILE = "report.html"
-FIGURE_TEXTS = {
-    "ap_per_step": "mask AP against training steps",
-    "ap_per_second": "mask AP against seconds of training",
-    "ap50_per_step": "mask AP50 against training steps",
-    "training_loss": "training loss against training steps, one panel a loss",
-}
 DEFINITIONS = (
-    "± is the sample standard deviation over seeds. Δ AP is the mean over seeds of the difference to the "
-    "baseline's run of the same seed. Steps and time to the baseline's AP: where a run first reaches the "
-    "final AP of the baseline's run of the same seed, interpolated linearly between two evaluations, also in "
+    "± is the sample standard deviation over seeds. Δ {value} is the mean over seeds of the difference to the "
+    "baseline's run of the same seed. Steps and time to the baseline's {value}: where a run first reaches the "
+    "final {value} of the baseline's run of the same seed, interpolated linearly between two evaluations, also in "
     "percent of what the baseline took to its final evaluation; means over the seeds that reach it. Time is "
     "that of training steps (forward, loss, backward, optimiser), without data loading, validation and "
     "checkpoints. Peak memory is "
@@ -52,19 +48,23 @@ MEMORY_TEXTS = {
     "gpu": "the most the GPU had allocated in training steps.",
     "process": "the run's largest resident set, libraries and validation included.",
 }
-RUN_HEADER = (
-    "Run",
-    "State",
-    "AP",
-    "AP50",
-    "Δ AP",
-    "Steps to baseline's AP",
-    "Time to it",
-    "Seconds a step",
-    "of it the loss",
-    "Peak memory",
-    "Training",
-)
+
+
+def run_header(values: Sequence[str] = AP_VALUES) -> tuple[str, ...]:
+    """What the entries are of a row of the table of single runs."""
+    name = value_words(values[0])
+    return (
+        "Run",
+        "State",
+        *map(value_title, values),
+        f"Δ {name}",
+        f"Steps to baseline's {name}",
+        "Time to it",
+        "Seconds a step",
+        "of it the loss",
+        "Peak memory",
+        "Training",
+    )
 
 
 def write_report(
@@ -88,12 +88,13 @@ def write_report(
     """
     comparison = summarise(records, setup.losses)
     rows = table_rows(comparison, failures)
+    texts = curve_texts(comparison.values)
     light = curve_figures(records, setup.losses, LIGHT)
     dark = curve_figures(records, setup.losses, DARK)
     for stem, png in light.items():
         (out / f"{stem}.png").write_bytes(png)
     caveats = "".join(f"\n{sentence}\n" for sentence in time_caveats(comparison))
-    (out / "table.md").write_text(markdown_table(rows) + caveats)
+    (out / "table.md").write_text(markdown_table(rows, table_header(comparison.values)) + caveats)
     write_json(out / "records.json", [asdict(record) for record in records])
     images_note = ""
     if images is None:
@@ -108,19 +109,19 @@ def write_report(
         headline=headline(comparison),
         reading=_reading(comparison, setup),
         warnings=_warnings(comparison, setup, records, failures),
-        header=TABLE_HEADER,
+        header=table_header(comparison.values),
         rows=rows,
-        definitions=DEFINITIONS + MEMORY_TEXTS[records[0].memory_kind if records else "process"],
+        definitions=DEFINITIONS.format(value=value_words(comparison.values[0]))
+        + MEMORY_TEXTS[records[0].memory_kind if records else "process"],
         figures=[
-            {"alt": FIGURE_TEXTS[stem], "light": data_uri(png), "dark": data_uri(dark[stem])}
-            for stem, png in light.items()
+            {"alt": texts[stem], "light": data_uri(png), "dark": data_uri(dark[stem])} for stem, png in light.items()
         ],
         images=[
             {"name": row.name, "panels": [{"title": t, "src": data_uri(png)} for t, png in row.panels]}
             for row in images
         ],
         images_note=images_note,
-        run_header=RUN_HEADER,
+        run_header=run_header(comparison.values),
         run_rows=_run_rows(comparison, setup, records, failures),
         failures=[f"{loss_title(loss)}, seed {seed}: {text}" for (loss, seed), text in failures.items()],
         command=setup.command,
@@ -135,10 +136,10 @@ def write_report(
     return path
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The result as a Markdown table, one column a loss."""
+def markdown_table(rows: Sequence[Sequence[str]], header: Sequence[str] = table_header()) -> str:
+    """The result as a Markdown table, one column a loss, with the header's entries before its lines."""
     lines = ["| | " + " | ".join(row[0] for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
-    for index, label in enumerate(TABLE_HEADER[1:], start=1):
+    for index, label in enumerate(header[1:], start=1):
         lines.append(f"| {label} | " + " | ".join(row[index] for row in rows) + " |")
     return "\n".join(lines) + "\n"
 
@@ -179,7 +180,7 @@ def _warnings(
     if late:
         warnings.append(
             f"The last evaluation was at step {late[0].evaluations[-1].step} of {late[0].steps}: the final "
-            "AP is that one's."
+            f"{value_words(comparison.values[0])} is that one's."
         )
     if setup.jobs > 1:
         warnings.append(
@@ -203,7 +204,7 @@ def _run_rows(
             name = f"seed {seed}, {loss_title(loss)}"
             if run is None or not run.finished:
                 state = "failed" if (loss, seed) in failures else "not finished" if run else "not begun"
-                table.append([name, state, *["–"] * (len(RUN_HEADER) - 2)])
+                table.append([name, state, *["–"] * (len(run_header(comparison.values)) - 2)])
                 continue
             reach = summary.reach.get(seed)
             missing = "not reached" if seed in summary.reach else "–"
@@ -215,6 +216,7 @@ def _run_rows(
                     "finished" + resumed,
                     _number(summary.ap.by_seed.get(seed), 1),
                     _number(summary.ap50.by_seed.get(seed), 1),
+                    *(_number(other.by_seed.get(seed), 1) for other in summary.others),
                     "baseline" if difference is None else _number(difference.by_seed.get(seed), 1, sign=True),
                     missing if reach is None else f"{reach.step:.0f}",
                     missing if reach is None else f"{reach.seconds:.0f} s",

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from influencerformer.training.compare_stats import loss_title
+from influencerformer.training.compare_stats import VALUE_TITLES, loss_title, values_of
 from influencerformer.training.record import EvalPoint, RunRecord
 
 Line = tuple[list[float], list[float]]
@@ -37,18 +37,38 @@ def curve_figures(records: Sequence[RunRecord], losses: Sequence[str], theme: Th
     """All figures by file stem, as PNG. Figures without data are left out."""
     figures: dict[str, bytes] = {}
     if any(r.evaluations for r in records):
-        figures["ap_per_step"] = _metric_figure(
-            records, losses, theme, lambda p: p.step, "training steps", lambda p: p.ap, "mask AP"
+        first, second, *others = values_of(records)
+        figures[f"{first.lower()}_per_step"] = _metric_figure(
+            records, losses, theme, lambda p: p.step, "training steps", lambda p: p.ap, _label(first)
         )
-        figures["ap_per_second"] = _metric_figure(
-            records, losses, theme, lambda p: p.seconds, "seconds of training", lambda p: p.ap, "mask AP"
+        figures[f"{first.lower()}_per_second"] = _metric_figure(
+            records, losses, theme, lambda p: p.seconds, "seconds of training", lambda p: p.ap, _label(first)
         )
-        figures["ap50_per_step"] = _metric_figure(
-            records, losses, theme, lambda p: p.step, "training steps", lambda p: p.ap50, "mask AP50"
+        figures[f"{second.lower()}_per_step"] = _metric_figure(
+            records, losses, theme, lambda p: p.step, "training steps", lambda p: p.ap50, _label(second)
         )
+        for index, name in enumerate(others):
+            figures[f"{name.lower()}_per_step"] = _metric_figure(
+                records, losses, theme, lambda p: p.step, "training steps", _other(index), _label(name)
+            )
     if any(r.losses for r in records):
         figures["training_loss"] = _loss_figure(records, losses, theme)
     return figures
+
+
+def curve_texts(values: Sequence[str]) -> dict[str, str]:
+    """What each figure shows, by file stem, for runs that are judged by these values."""
+    texts = {f"{name.lower()}_per_step": f"{_label(name)} against training steps" for name in values}
+    texts[f"{values[0].lower()}_per_second"] = f"{_label(values[0])} against seconds of training"
+    return texts | {"training_loss": "training loss against training steps, one panel a loss"}
+
+
+def _label(name: str) -> str:
+    return f"{VALUE_TITLES[name]}, %" if name in VALUE_TITLES else f"mask {name}"
+
+
+def _other(index: int) -> Callable[[EvalPoint], float]:
+    return lambda point: point.others[index]
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
