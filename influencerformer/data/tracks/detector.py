@@ -93,8 +93,8 @@ _ID_OF[[layer.volume for layer in LAYERS], [layer.layer for layer in LAYERS]] = 
 
 def layer_ids(detector: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(N, 2) volume and layer to (N,) places in `LAYERS`, -1 where the detector has no such layer."""
-    known = ((detector >= 0) & (detector < len(_ID_OF))).all(1)
-    return np.where(known, _ID_OF[tuple(np.where(known[:, None], detector, 0).T)], -1)
+    volume, layer = detector.clip(-1, len(_ID_OF) - 1).T
+    return np.where((volume >= 0) & (layer >= 0), _ID_OF[volume, layer], -1)
 
 
 def layer_pairs(ids: Tensor) -> Tensor:

@@ -78,6 +78,10 @@ def generate_event(
     return _tables(rng, hits, particles)
 
 
+OPTIONS = tuple(generate_event.__kwdefaults__)
+"""Names of the options of `generate_event`."""
+
+
 @dataclass(frozen=True)
 class _Hits:
     """N hits: particle (-1 noise), step along it, layer, true and measured position, direction of flight."""

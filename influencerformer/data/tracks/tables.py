@@ -15,33 +15,28 @@ COLUMNS: dict[str, dict[str, type]] = {
     "hits": {
         "hit_id": np.int64,
         **dict.fromkeys(("x", "y", "z"), np.float64),
-        **dict.fromkeys(("volume_id", "layer_id", "module_id"), np.int64),
+        **dict.fromkeys(("volume_id", "layer_id"), np.int64),
     },
-    "truth": {
-        "hit_id": np.int64,
-        "particle_id": np.int64,
-        **dict.fromkeys(("tx", "ty", "tz", "tpx", "tpy", "tpz", "weight"), np.float64),
-    },
+    "truth": {"hit_id": np.int64, "particle_id": np.int64, "weight": np.float64},
     "particles": {
         "particle_id": np.int64,
         **dict.fromkeys(("vx", "vy", "vz", "px", "py", "pz"), np.float64),
         "q": np.int64,
-        "nhits": np.int64,
     },
-    "cells": {"hit_id": np.int64, "ch0": np.int64, "ch1": np.int64, "value": np.float64},
+    "cells": {"hit_id": np.int64, "value": np.float64},
 }
-"""Columns and types of each file; lengths in mm, momenta in GeV."""
+"""The columns of each file that are read, with their types; lengths in mm, momenta in GeV."""
 
 
 @dataclass(frozen=True)
 class EventTables:
-    """What the files of one event hold.
+    """What the files of one event hold: the columns in `COLUMNS`, and others where the generator wrote them.
 
     Attributes:
-        hits: hit_id, x, y, z, volume_id, layer_id, module_id.
-        truth: hit_id, particle_id, tx, ty, tz, tpx, tpy, tpz, weight, in the order of the hits; None if unknown.
-        particles: particle_id, vx, vy, vz, px, py, pz, q, nhits; None if unknown.
-        cells: hit_id, ch0, ch1, value, or None.
+        hits: one row a hit.
+        truth: the same rows in the same order; None if unknown.
+        particles: one row a particle, also of particles without a hit; None if unknown.
+        cells: one or more rows a hit, or None.
     """
 
     hits: Table

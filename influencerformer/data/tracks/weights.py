@@ -12,7 +12,7 @@ MIN_HITS = 4
 """Particles with fewer hits have no weight."""
 
 
-def hit_weights(particle: Integers, step: Integers, pt: Floats) -> Floats:
+def hit_weights(particle: Integers, step: Floats, pt: Floats) -> Floats:
     """(M,) weights that sum to 1, for hits of particles that must be found.
 
     As in the challenge (arXiv:1904.06778, section 4) a weight is a product: the first and the last hits of a track

@@ -1,0 +1,129 @@
+"""Generated events written as TrackML's files, so that they walk the same road as real data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from influencerformer.data.progress import progress
+from influencerformer.data.tracks.generate import OPTIONS, generate_event
+from influencerformer.data.tracks.tables import EventTables, Table
+from influencerformer.errors import UserError
+
+# Raise when what is generated changes: folders of another version are then not taken for this one's.
+_VERSION = 1
+_MARKER = "generated_events.json"
+
+
+def write_events(
+    folder: str | Path,
+    events: int,
+    particles: int | tuple[int, int] = 50,
+    *,
+    seed: int = 0,
+    compress: bool = False,
+    **options: Any,
+) -> Path:
+    """Writes generated events, unless the same ones are there already.
+
+    The same arguments give the same files (see `generate_event`). The folder appears complete or not at all, also
+    when several processes ask at once.
+
+    Args:
+        folder: the events' own; absent, empty, or made by an earlier call.
+        events: how many; they are numbered from 1.
+        particles: in each event, or the fewest and the most, between which each event draws.
+        seed: of all events; no two events share one.
+        compress: write .csv.gz.
+        options: handed to :func:`influencerformer.data.tracks.generate.generate_event`.
+
+    Returns:
+        `folder`: event000000001-hits.csv, -truth.csv, -particles.csv, -cells.csv and so on, and
+        generated_events.json.
+
+    Raises:
+        UserError: arguments out of range or unknown, or a folder that holds something else.
+    """
+    low, high = (particles, particles) if isinstance(particles, int) else particles
+    if events < 1 or seed < 0 or not 1 <= low <= high:
+        raise UserError(
+            "generated events need events of 1 or more, seed of 0 or more and particles of 1 or more (or a pair, the "
+            f"smaller first), got events={events}, seed={seed}, particles={particles}"
+        )
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise UserError(f"generated events have no option {min(unknown)}")
+    folder = Path(folder)
+    wanted = {"version": _VERSION, "events": events, "particles": [low, high], "seed": seed, "compress": compress}
+    wanted["options"] = options
+    try:
+        if not _is_there(folder, wanted):
+            _write_folder(folder, wanted)
+    except OSError as error:
+        raise UserError(f"generated events cannot be written to {folder} ({error.strerror or error})") from error
+    return folder
+
+
+def write_event(folder: Path, number: int, tables: EventTables, *, compress: bool = False) -> None:
+    """Writes one event's four files; `number` gives their name, event000000001-hits.csv and so on."""
+    for kind in ("hits", "truth", "particles", "cells"):
+        table: Table | None = getattr(tables, kind)
+        if table is None:
+            continue
+        data = csv_text(table).encode()
+        path = folder / f"event{number:09d}-{kind}.csv{'.gz' if compress else ''}"
+        path.write_bytes(gzip.compress(data, mtime=0) if compress else data)
+
+
+def csv_text(table: Table) -> str:
+    """A table as CSV with a header and up to ten significant digits."""
+    # One format string for all rows is several times as fast as np.savetxt.
+    line = ",".join("%d" if np.issubdtype(values.dtype, np.integer) else "%.10g" for values in table.values()) + "\n"
+    rows = zip(*(values.tolist() for values in table.values()), strict=True)
+    return ",".join(table) + "\n" + "".join([line % row for row in rows])
+
+
+def _write_folder(folder: Path, wanted: dict[str, Any]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}_", dir=folder.parent))
+    low, high = wanted["particles"]
+    try:
+        for number in progress(range(1, wanted["events"] + 1), "Generating events"):
+            first, second = np.random.SeedSequence((wanted["seed"], number)).generate_state(2, np.uint64)
+            count = low + int(second) % (high - low + 1)
+            tables = generate_event(int(first), count, **wanted["options"])
+            write_event(temporary, number, tables, compress=wanted["compress"])
+        (temporary / _MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        temporary.chmod(0o755)
+        try:
+            if folder.is_dir():
+                folder.rmdir()
+            os.rename(temporary, folder)
+        except OSError:
+            # Another process was faster; its folder is the same if it is complete.
+            if not _is_there(folder, wanted):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_there(folder: Path, wanted: dict[str, Any]) -> bool:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found != wanted:
+        raise UserError(
+            f"{folder} exists but does not hold the generated events asked for ({wanted}): delete it or choose another "
+            "folder"
+        )
+    return True
