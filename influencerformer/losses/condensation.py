@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.membership import Membership, Scratch, pixel_blocks
-from influencerformer.losses.targets import MaskTargets
+from influencerformer.losses.membership import Membership, Scratch, Segments, pixel_blocks
 
 SOFTENING = 0.1
 """Length, in logits, below which a dense class vector has no direction: it bounds the gradient at equal logits."""
@@ -136,8 +135,7 @@ class _Condensation(torch.autograd.Function):
 
 def condensation(
     mask_logits: Tensor,
-    targets: MaskTargets,
-    membership: Membership,
+    segments: Segments,
     *,
     rep_margin: float = 0.0,
     query_mask: Tensor | None = None,
@@ -160,8 +158,7 @@ def condensation(
 
     Args:
         mask_logits: (B, Q, N), or (Q, N) of one image, finite.
-        targets: the truth of the same images.
-        membership: of the same targets.
+        segments: the truth of the same images.
         rep_margin: cosine above which a pixel and the prototype of another instance repel, at least 0.
         query_mask: (B, Q) bool, False for padding.
 
@@ -171,10 +168,11 @@ def condensation(
     if mask_logits.ndim == 2:
         mask_logits = mask_logits[None]
     mask = None if query_mask is None else query_mask.to(mask_logits.dtype)[..., None]
+    targets = segments.targets
     exists = targets.instance_mask
     if mask_logits.shape[1] < 2:
         exists = torch.zeros_like(exists)
     if query_mask is not None:
         exists = exists & (query_mask.sum(1) > 1)[:, None]
     sizes = targets.sizes.clamp(min=1)[:, None]
-    return _Condensation.apply(mask_logits, membership, sizes, exists, mask, rep_margin)
+    return _Condensation.apply(mask_logits, segments.membership, sizes, exists, mask, rep_margin)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from influencerformer.losses.existence import existence
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import of_batch, pair_potentials
 
@@ -86,8 +86,8 @@ def hungarian_mask_loss(
             nonfinite=nonfinite,
         )
         exists, classes = inputs.instance_mask, inputs.classes[:, None]
-        memberships = [Membership(group.targets) for group in inputs.groups]
-        potential = of_batch(list(pair_potentials(inputs, memberships)))
+        segments = [Segments(group.targets) for group in inputs.groups]
+        potential = of_batch(list(pair_potentials(inputs, segments)))
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)

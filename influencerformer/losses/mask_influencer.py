@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.existence import existence, objectness_error
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import of_batch, pair_potentials
 from influencerformer.losses.schedule import Annealing
@@ -119,19 +119,18 @@ def mask_influencer_loss(
         exists, classes, candidates = inputs.instance_mask, inputs.classes[:, None], inputs.candidates
         if candidates is not None:
             classes = _classes_of_candidates(inputs.classes, candidates)
-        memberships = [Membership(group.targets) for group in inputs.groups]
+        segments = [Segments(group.targets) for group in inputs.groups]
         weights = {"attr_weight": attr_weight, "rep_weight": rep_weight, "bg_weight": bg_weight}
         potentials, condensed = [], []
-        for one, group, membership in zip(
-            pair_potentials(inputs, memberships, **weights), inputs.groups, memberships, strict=True
+        for one, group, truth in zip(
+            pair_potentials(inputs, segments, **weights), inputs.groups, segments, strict=True
         ):
             potentials.append(one)
             if condensation_weight:
                 # by the side of the group's own sums, so that its gradient is complete, and gone, before the next one's
                 parts_of_group = condensation(
                     group.mask_logits[-1],
-                    group.targets,
-                    membership,
+                    truth,
                     rep_margin=rep_margin,
                     query_mask=group.query_mask,
                 )

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from influencerformer.losses.membership import CandidateMembership, Membership, Scratch, query_blocks, weighted_total
-from influencerformer.losses.segments import EXPONENT_LIMIT, SortedSegments
+from influencerformer.losses.membership import Membership, Scratch, Segments, query_blocks, weighted_total
 
-Sees = Membership | CandidateMembership | SortedSegments
+EXPONENT_LIMIT = 80.0
+"""Up to here e^s is finite in float32; from far below on, log(1 + e^s) is s."""
 
 
 class MaskSums(NamedTuple):
@@ -26,14 +26,6 @@ class MaskSums(NamedTuple):
     inside_softplus: Tensor
     total_softplus: Tensor
     total_sigma: Tensor
-
-
-def _rows(logits: Tensor, queries: slice | Tensor, scratch: Scratch) -> Tensor:
-    """(B, P, N): a view for a slice, a copy for an index."""
-    if isinstance(queries, slice):
-        return logits[:, queries]
-    copy = scratch.like("rows", logits[:, : len(queries)])
-    return torch.index_select(logits, 1, queries, out=copy)
 
 
 def _sigmoid_and_softplus(logits: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
@@ -56,89 +48,78 @@ class _Sums(torch.autograd.Function):
 
         da + sigma (dz + (1 - sigma) dh)
 
-    where d. at a pixel is the sum of the gradients of the segments it is in.
+    where d. at a pixel is the sum of the gradients of the segments it is in. Half precision is computed in float32.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        membership: Sees,
-        weight: Tensor,
-        split_softplus: bool,
-        rows: Tensor | None,
-        scratch: Scratch,
+        ctx: Any, logits: Tensor, membership: Membership, weight: Tensor, split_softplus: bool
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits)
         ctx.membership, ctx.weight, ctx.split_softplus = membership, weight, split_softplus
-        ctx.rows, ctx.scratch = rows, scratch
-        size = (*logits.shape[:2], membership.num_segments)
-        inside_logit, inside_sigma, inside_softplus = (logits.new_zeros(size) for _ in range(3))
-        total_softplus, total_sigma = (logits.new_zeros(size[:2]) for _ in range(2))
-        for queries in query_blocks(logits, rows):
-            block = _rows(logits, queries, scratch)
-            seen = membership.of(queries)
-            if isinstance(seen, SortedSegments):
-                logit, inside, total_softplus[:, queries], total_sigma[:, queries] = seen.block_sums(block, scratch)
-                inside_logit[:, queries], inside_sigma[:, queries] = logit, inside
-                continue
+        size, scratch = (*logits.shape[:2], membership.num_segments), Scratch()
+        inside_logit, inside_sigma, inside_softplus = (weight.new_zeros(size) for _ in range(3))
+        total_softplus, total_sigma = (weight.new_zeros(size[:2]) for _ in range(2))
+        for queries in query_blocks(logits):
+            block = logits[:, queries].to(weight.dtype)
             sigma, softplus = _sigmoid_and_softplus(block, scratch)
-            inside_logit[:, queries] = seen.gather(block)[0]
-            inside_sigma[:, queries], total_sigma[:, queries] = seen.gather(sigma)
+            inside_logit[:, queries] = membership.gather(block)[0]
+            inside_sigma[:, queries], total_sigma[:, queries] = membership.gather(sigma)
             total_softplus[:, queries] = weighted_total(softplus, weight)
             if split_softplus:
-                inside_softplus[:, queries] = seen.gather(softplus)[0]
+                inside_softplus[:, queries] = membership.gather(softplus)[0]
         return inside_logit, inside_sigma, inside_softplus, total_softplus, total_sigma
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
-        membership: Sees = ctx.membership
+        membership: Membership = ctx.membership
         by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
-        result = torch.empty_like(logits) if ctx.rows is None else torch.zeros_like(logits)
+        result, scratch = torch.empty_like(logits), Scratch()
         # an autocast region around backward() would lower the precision of the products
         with torch.autocast(logits.device.type, enabled=False):
-            for queries in query_blocks(logits, ctx.rows):
-                block = _rows(logits, queries, ctx.scratch)
-                sigma = torch.sigmoid(block, out=ctx.scratch.like("sigma", block))
-                grad = result[:, queries] if ctx.rows is None else ctx.scratch.like("softplus", block)
-                seen = membership.of(queries)
-                seen.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
+            for queries in query_blocks(logits):
+                block = logits[:, queries].to(ctx.weight.dtype)
+                sigma = torch.sigmoid(block, out=scratch.like("sigma", block))
+                grad = scratch.like("softplus", block)
+                membership.spread(by_sigma[:, queries], by_total_sigma[:, queries], grad)
                 grad.addcmul_(grad, sigma, value=-1)
                 grad.addcmul_(by_total_softplus[:, queries, None], ctx.weight[:, None])
                 if ctx.split_softplus:
-                    seen.spread(by_softplus[:, queries], None, grad, add=True)
+                    membership.spread(by_softplus[:, queries], None, grad, add=True)
                 grad.mul_(sigma)
-                seen.spread(by_logit[:, queries], None, grad, add=True, spare=sigma)
-                if isinstance(queries, Tensor):
-                    result.index_copy_(1, queries, grad)
-        return result, None, None, None, None, None
+                membership.spread(by_logit[:, queries], None, grad, add=True)
+                result[:, queries] = grad
+        return result, None, None, None
 
 
 def mask_sums(
     mask_logits: Tensor,
-    membership: Sees,
-    weight: Tensor,
+    segments: Segments,
     *,
+    rep_weight: float = 1.0,
+    bg_weight: float = 1.0,
     split_softplus: bool = True,
-    rows: Tensor | None = None,
-    scratch: Scratch | None = None,
+    active: Tensor | None = None,
 ) -> MaskSums:
     """Sums of s, softplus(s) and sigmoid(s) over instances and over the image.
 
     Args:
         mask_logits: (B, Q, N), or (Q, N) of one image, finite.
-        membership: the truth of the same B images: of all instances, of the queries' candidates, or of a partition in
-            sorted order, which takes no ``split_softplus``.
-        weight: (B, N) of a pixel in the total of softplus, 0 where ignored; constant.
-        split_softplus: whether softplus is wanted by instance too, which costs one more product each way.
-        rows: int64 queries to sum for; those of others are zero. None takes all.
-        scratch: memory to share between calls; the backward pass holds on to it.
+        segments: the truth of the same B images.
+        rep_weight, bg_weight: of a pixel of an instance, and of the background, in the total of softplus.
+        split_softplus: whether softplus is wanted by instance too.
+        active: (B, Q) bool, queries whose sums are of interest; those of others may be zero. None takes all.
     """
     logits = mask_logits if mask_logits.ndim == 3 else mask_logits[None]
-    logit, sigma, softplus, total_softplus, total_sigma = _Sums.apply(
-        logits, membership, weight, split_softplus, rows, scratch or Scratch()
-    )
-    instances = slice(membership.num_segments - membership.num_instances, None)
-    return MaskSums(logit[..., instances], sigma[..., instances], softplus[..., instances], total_softplus, total_sigma)
+    if segments.compiled(logits):
+        from influencerformer.losses.cpu.sums import CompiledSums
+
+        sums = CompiledSums.apply(logits, segments.sorted_pixels, rep_weight, bg_weight, split_softplus, active)
+    else:
+        membership = segments.membership
+        weight = rep_weight * membership.foreground + bg_weight * membership.background
+        sums = _Sums.apply(logits, membership, weight, split_softplus)
+    logit, sigma, softplus, total_softplus, total_sigma = sums
+    return MaskSums(logit[..., 1:], sigma[..., 1:], softplus[..., 1:], total_softplus, total_sigma)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from influencerformer.losses import cpu
 from influencerformer.losses.targets import MaskTargets
+
+if TYPE_CHECKING:
+    from influencerformer.losses.cpu.sorted_pixels import SortedPixels
 
 DENSE_LIMIT = 48
 """Label maps with more instances than this are summed by scattering, fewer by a matrix product (measured)."""
@@ -20,11 +25,11 @@ PIXEL_BLOCK = 2**21
 """Numbers that a CPU works on at a time where all queries of a pixel are needed: larger pieces are slow to allocate."""
 
 
-def query_blocks(values: Tensor, rows: Tensor | None = None) -> Sequence[slice | Tensor]:
-    """Slices of the queries of (B, Q, N), or pieces of ``rows``: on a CPU of about BLOCK numbers, elsewhere one."""
+def query_blocks(values: Tensor) -> list[slice]:
+    """Slices of the queries of (B, Q, N): on a CPU of about BLOCK numbers each, elsewhere one."""
     batch, queries, pixels = values.shape
     step = max(FEWEST_QUERIES, BLOCK // max(1, batch * pixels)) if values.device.type == "cpu" else max(1, queries)
-    return _slices(queries, step) if rows is None else rows.split(step)
+    return _slices(queries, step)
 
 
 def pixel_blocks(values: Tensor) -> list[slice]:
@@ -88,10 +93,6 @@ class Membership:
         self.background = background.to(targets.sizes.dtype)
         """(B, N), 1 where a pixel is of none."""
 
-    def of(self, queries: slice | Tensor) -> Membership:
-        """What these queries see: every segment."""
-        return self
-
     def gather(self, values: Tensor, pixels: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """(B, Q, P) at the given pixels to (B, Q, K + 1) sums over segments and (B, Q) over all not ignored."""
         if self.matrix is not None:
@@ -105,23 +106,13 @@ class Membership:
         return sums, sums.sum(-1)
 
     def spread(
-        self,
-        sums: Tensor,
-        total: Tensor | None,
-        out: Tensor,
-        pixels: slice = slice(None),
-        *,
-        add: bool = False,
-        spare: Tensor | None = None,
+        self, sums: Tensor, total: Tensor | None, out: Tensor, pixels: slice = slice(None), *, add: bool = False
     ) -> Tensor:
-        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it.
-
-        ``spare`` is memory of the shape of ``out`` that may be used.
-        """
+        """The transpose of :meth:`gather`: (B, Q, K + 1) and (B, Q) to (B, Q, P), into ``out`` or added to it."""
         if total is not None and (self.partition or self.matrix is None):
             sums = sums + total[..., None]
         if self.partition and (self.matrix is None or out.device.type == "cpu"):
-            return _take(F.pad(sums, (0, 1)), self.index[:, pixels], out, add, spare)
+            return _take(F.pad(sums, (0, 1)), self.index[:, pixels], out, add)
         assert self.matrix is not None
         matrix = self.matrix[:, pixels]
         if not self.partition:
@@ -130,68 +121,35 @@ class Membership:
         return torch.baddbmm(out, sums, matrix.transpose(1, 2), beta=1 if add else 0, out=out)
 
 
-def _take(values: Tensor, index: Tensor, out: Tensor, add: bool, spare: Tensor | None) -> Tensor:
+def _take(values: Tensor, index: Tensor, out: Tensor, add: bool) -> Tensor:
     """(B, Q, S) values at (B, P) segments to (B, Q, P); image by image on a CPU, where whole columns are fast."""
     if out.device.type != "cpu":
         taken = values.gather(-1, index[:, None].expand(out.shape))
         return out.add_(taken) if add else out.copy_(taken)
-    places = out if not add else torch.empty_like(out) if spare is None else spare
+    places = torch.empty_like(out) if add else out
     for image, row, place in zip(values, index, places, strict=True):
         torch.index_select(image, 1, row, out=place)
     return out.add_(places) if add else out
 
 
-class CandidateMembership:
-    """The same for queries that see one instance each, or none: no Q x K numbers, and passes in place of products.
+class Segments:
+    """The truth of a group of images as sums over instances need it, each form made when it is asked for."""
 
-    Args:
-        targets: the truth of B images.
-        candidates: (B, Q) int64, the instance of each query, -1 none.
-        scratch: memory to share between images.
-    """
+    def __init__(self, targets: MaskTargets) -> None:
+        self.targets = targets
 
-    num_segments = num_instances = 1
+    def compiled(self, values: Tensor) -> bool:
+        """Whether sums of these values are left to the kernels for a CPU."""
+        return self.targets.labels is not None and cpu.applies(values)
 
-    def __init__(self, targets: MaskTargets, candidates: Tensor, scratch: Scratch) -> None:
-        indicators = targets.membership().transpose(1, 2)
-        # the first row of an image is that of queries without an instance: no pixel is in it
-        self.members = torch.cat([torch.zeros_like(indicators[:, :1]), indicators[:, 1:]], 1).flatten(0, 1)
-        first = torch.arange(len(candidates), device=candidates.device) * (targets.num_instances + 1)
-        self.index = candidates + 1 + first[:, None]
-        self.valid = targets.valid.to(indicators.dtype)
-        self.scratch = scratch
+    @functools.cached_property
+    def membership(self) -> Membership:
+        """For PyTorch's own operations."""
+        return Membership(self.targets)
 
-    def of(self, queries: slice | Tensor) -> CandidateRows:
-        """What these queries see."""
-        index = self.index[:, queries]
-        like = self.members[:1].expand(index.numel(), -1)
-        rows = torch.index_select(self.members, 0, index.flatten(), out=self.scratch.like("indicators", like))
-        return CandidateRows(rows.view(*index.shape, like.shape[-1]), self.valid, self.scratch)
+    @functools.cached_property
+    def sorted_pixels(self) -> SortedPixels:
+        """For kernels; the truth is a label map."""
+        from influencerformer.losses.cpu.sorted_pixels import SortedPixels
 
-
-class CandidateRows:
-    """Sums over the pixels of each query's own instance, and their transpose, as :class:`Membership` has them.
-
-    Args:
-        rows: (B, P, N) indicators of the instances of P queries; they hold until others are asked for.
-        valid: (B, N), 1 where a pixel is not ignored.
-        scratch: memory for products.
-    """
-
-    def __init__(self, rows: Tensor, valid: Tensor, scratch: Scratch) -> None:
-        self.rows, self.valid, self.scratch = rows, valid, scratch
-
-    def gather(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, P, N) to (B, P, 1) sums over instances and (B, P) over all pixels not ignored."""
-        inside = torch.mul(values, self.rows, out=self.scratch.like("product", values)).sum(-1, keepdim=True)
-        return inside, weighted_total(values, self.valid)
-
-    def spread(
-        self, sums: Tensor, total: Tensor | None, out: Tensor, *, add: bool = False, spare: Tensor | None = None
-    ) -> Tensor:
-        """(B, P, 1) and (B, P) to (B, P, N), into ``out`` or added to it."""
-        if add:
-            out.addcmul_(self.rows, sums)
-        else:
-            torch.mul(self.rows, sums, out=out)
-        return out if total is None else out.addcmul_(self.valid[:, None], total[..., None])
+        return SortedPixels(self.targets)

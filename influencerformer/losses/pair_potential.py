@@ -10,13 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from influencerformer.losses.inputs import MaskInputs, pad_to
-from influencerformer.losses.mask_sums import MaskSums, Sees, mask_sums
-from influencerformer.losses.membership import CandidateMembership, Membership, Scratch
-from influencerformer.losses.segments import SORTED_FROM, SortedSegments
-from influencerformer.losses.targets import MaskTargets
-
-WORTH_SKIPPING = 0.75
-"""Queries without a candidate are passed over where fewer than this part have one; picking rows has its price."""
+from influencerformer.losses.mask_sums import MaskSums, mask_sums
+from influencerformer.losses.membership import Segments
 
 
 class PairPotential(NamedTuple):
@@ -32,14 +27,12 @@ class PairPotential(NamedTuple):
 
 def pair_potential(
     mask_logits: Sequence[Tensor],
-    targets: MaskTargets,
-    membership: Membership,
+    segments: Segments,
     *,
     attr_weight: float = 1.0,
     rep_weight: float = 1.0,
     bg_weight: float = 1.0,
     candidates: Tensor | None = None,
-    scratch: Scratch | None = None,
 ) -> PairPotential:
     r"""Pixel and overlap potentials between every query q and instance k.
 
@@ -57,27 +50,18 @@ def pair_potential(
     Args:
         mask_logits: L decoder layers (B, Q, N), or (Q, N) of one image. They are read one after the other, so that
             nothing larger than a layer is made.
-        targets: the truth of the same B images.
-        membership: of the same targets.
+        segments: the truth of the same B images.
         candidates: (B, Q) int64, the one instance of interest to a query, or -1; None for all pairs.
-        scratch: memory to share between calls.
     """
+    targets, sizes = segments.targets, segments.targets.sizes[:, None]
     # the total counts a member's softplus by rep_weight, which is right where attr_weight is the same
     split = attr_weight != rep_weight
-    weight = rep_weight * membership.foreground + bg_weight * membership.background
-    rows, sizes = None, targets.sizes[:, None]
-    seen: Sees = membership
-    if _worth_sorting(membership) and candidates is None and not split:
-        seen = SortedSegments(membership, weight)
+    active = None if candidates is None else candidates >= 0
+    weights = {"rep_weight": rep_weight, "bg_weight": bg_weight}
+    layers = [mask_sums(one, segments, **weights, split_softplus=split, active=active) for one in mask_logits]
     if candidates is not None:
-        seen, sizes = (
-            CandidateMembership(targets, candidates, scratch or Scratch()),
-            _sizes_of_candidates(targets.sizes, candidates),
-        )
-        if len(candidates) == 1:
-            busy = (candidates[0] >= 0).nonzero()[:, 0]
-            rows = busy if len(busy) < WORTH_SKIPPING * candidates.shape[1] else None
-    layers = [mask_sums(layer, seen, weight, split_softplus=split, rows=rows, scratch=scratch) for layer in mask_logits]
+        layers = [_of_candidates(sums, candidates) for sums in layers]
+        sizes = _columns(sizes, candidates)
     sums = MaskSums(*(torch.stack(statistic) for statistic in zip(*layers, strict=True)))
     pixel = sums.total_softplus[..., None] - attr_weight * sums.inside_logit
     if split:
@@ -90,29 +74,25 @@ def pair_potential(
     return PairPotential(pixel, overlap, iou.clamp(0, 1))
 
 
-def _worth_sorting(membership: Membership) -> bool:
-    """On a CPU, many instances that do not overlap."""
-    labels = membership.partition and membership.foreground.device.type == "cpu"
-    return labels and membership.num_segments >= SORTED_FROM
+def _columns(values: Tensor, candidates: Tensor) -> Tensor:
+    """(B, Q or 1, K) to (B, Q, 1), those of candidates (B, Q); 0 where a query has none."""
+    padded = F.pad(values, (1, 0)).expand(*candidates.shape, -1)
+    return padded.gather(-1, candidates[..., None] + 1)
 
 
-def _sizes_of_candidates(sizes: Tensor, candidates: Tensor) -> Tensor:
-    """(B, K) sizes to (B, Q, 1), 0 where a query has no candidate."""
-    return F.pad(sizes, (1, 0)).gather(1, candidates + 1)[..., None]
+def _of_candidates(sums: MaskSums, candidates: Tensor) -> MaskSums:
+    logit, sigma, softplus = (_columns(part, candidates) for part in sums[:3])
+    return MaskSums(logit, sigma, softplus, sums.total_softplus, sums.total_sigma)
 
 
-def pair_potentials(inputs: MaskInputs, memberships: Sequence[Membership], **weights: float) -> Iterator[PairPotential]:
+def pair_potentials(inputs: MaskInputs, segments: Sequence[Segments], **weights: float) -> Iterator[PairPotential]:
     """:func:`pair_potential` of every group of images."""
-    scratch = Scratch()
     start = 0
-    for group, membership in zip(inputs.groups, memberships, strict=True):
+    for group, truth in zip(inputs.groups, segments, strict=True):
         batch, queries, _ = (1, *group.mask_logits[0].shape)[-3:]
         candidates = None if inputs.candidates is None else inputs.candidates[start : start + batch, :queries]
         start += batch
-        yield pair_potential(
-            group.mask_logits, group.targets, membership, candidates=candidates, scratch=scratch, **weights
-        )
-    scratch.clear()
+        yield pair_potential(group.mask_logits, truth, candidates=candidates, **weights)
 
 
 def of_batch(potentials: Sequence[PairPotential]) -> PairPotential:

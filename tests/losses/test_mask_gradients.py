@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from influencerformer.losses import mask_influencer, mask_influencer_loss, membership
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.mask_sums import mask_sums
-from influencerformer.losses.membership import Membership
+from influencerformer.losses.membership import Segments
 from influencerformer.losses.pair_potential import pair_potential
 from influencerformer.losses.targets import MaskTargets, make_targets
 
@@ -45,8 +45,10 @@ def logits(num_queries: int = 4, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize("split", [True, False])
 def test_sums(targets: MaskTargets, split: bool) -> None:
-    weight = torch.rand(2, 9, dtype=torch.float64)
-    assert gradcheck(lambda x: tuple(mask_sums(x, Membership(targets), weight, split_softplus=split)), logits(scale=3))
+    segments = Segments(targets)
+    assert gradcheck(
+        lambda x: tuple(mask_sums(x, segments, rep_weight=0.7, bg_weight=0.3, split_softplus=split)), logits(scale=3)
+    )
 
 
 def test_softplus_of_any_logit_is_finite_and_exact() -> None:
@@ -55,7 +57,7 @@ def test_softplus_of_any_logit_is_finite_and_exact() -> None:
     values = torch.tensor([-1e4, -90.0, -20.0, 0.0, 20.0, 90.0, 1e4])
     for value in values:
         x = value.expand(1, 1, 7).clone().requires_grad_()
-        total = mask_sums(x, Membership(targets), torch.ones(1, 7)).total_softplus.sum()
+        total = mask_sums(x, Segments(targets)).total_softplus.sum()
         torch.testing.assert_close(total, 7 * torch.nn.functional.softplus(value), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(torch.autograd.grad(total, x)[0], value.sigmoid().expand(1, 1, 7))
 
@@ -65,7 +67,7 @@ def test_pair_potential(targets: MaskTargets, weights: tuple[float, float, float
     attr, rep, bg = weights
 
     def potentials(x: Tensor) -> tuple[Tensor, Tensor]:
-        found = pair_potential([x], targets, Membership(targets), attr_weight=attr, rep_weight=rep, bg_weight=bg)
+        found = pair_potential([x], Segments(targets), attr_weight=attr, rep_weight=rep, bg_weight=bg)
         assert not found.iou.requires_grad
         return found.pixel, found.overlap
 
@@ -77,7 +79,7 @@ def test_pair_potential(targets: MaskTargets, weights: tuple[float, float, float
 def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> None:
     query_mask = torch.tensor([[True] * 4, [True, True, True, False]]) if padded else None
     assert gradcheck(
-        lambda x: condensation(x, targets, Membership(targets), rep_margin=rep_margin, query_mask=query_mask),
+        lambda x: condensation(x, Segments(targets), rep_margin=rep_margin, query_mask=query_mask),
         logits(seed=1),
     )
 
@@ -85,7 +87,7 @@ def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> 
 def test_condensation_is_smooth_where_all_queries_agree(targets: MaskTargets) -> None:
     """Equal logits have no direction; the softening keeps the gradient finite there."""
     x = torch.zeros(2, 4, 9, dtype=torch.float64, requires_grad=True)
-    attraction, repulsion = condensation(x, targets, Membership(targets))
+    attraction, repulsion = condensation(x, Segments(targets))
     grad = torch.autograd.grad(attraction.sum() + repulsion.sum(), x)[0]
     assert grad.isfinite().all()
 

@@ -1,0 +1,147 @@
+"""Sums of s, sigmoid(s) and softplus(s) over sorted pixels, and their gradient: one pass over a row, in cache."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from influencerformer.losses.cpu.arithmetic import FACTORS, JIT, exp_of_negative, f32
+
+Array = NDArray[np.float32]
+Index = NDArray[np.uint32]
+BLOCK = 1024
+"""Numbers added up in float32 before they go into a float64."""
+
+
+@numba.njit(inline="always", **JIT)
+def _take(row: Array, order: Index, place: Array) -> None:
+    for n in range(order.shape[0]):
+        place[n] = row[order[n]]
+
+
+@numba.njit(inline="always", **JIT)
+def _sigmoid(values: Array, sigma: Array) -> None:
+    for n in range(values.shape[0]):
+        value = values[n]
+        small = exp_of_negative(-abs(value))
+        inverse = f32(1) / (f32(1) + small)
+        sigma[n] = inverse if value >= f32(0) else small * inverse
+
+
+@numba.njit(**JIT)
+def _sigmoid_and_softplus(values: Array, sigma: Array) -> float:
+    """Writes sigmoid(s) and returns the sum of softplus(s) = max(s, 0) + log(1 + e^-|s|), by logs of products."""
+    total = 0.0
+    for start in range(0, values.shape[0], FACTORS):
+        some, place = values[start : start + FACTORS], sigma[start : start + FACTORS]
+        positive, product = f32(0), f32(1)
+        for n in range(some.shape[0]):
+            value = some[n]
+            small = exp_of_negative(-abs(value))
+            inverse = f32(1) / (f32(1) + small)
+            place[n] = inverse if value >= f32(0) else small * inverse
+            positive += max(value, f32(0))
+            product *= f32(1) + small
+        total += positive + math.log(product)
+    return total
+
+
+@numba.njit(inline="always", **JIT)
+def _sum(values: Array) -> float:
+    total = 0.0
+    for start in range(0, values.shape[0], BLOCK):
+        some = values[start : start + BLOCK]
+        part = f32(0)
+        for n in range(some.shape[0]):
+            part += some[n]
+        total += part
+    return total
+
+
+@numba.njit(**JIT)
+def forward(
+    first: int,
+    last: int,
+    logits: Array,
+    order: Index,
+    starts: Index,
+    active: NDArray[np.bool_],
+    rep_weight: float,
+    bg_weight: float,
+    split: bool,
+    inside_logit: Array,
+    inside_sigma: Array,
+    inside_softplus: Array,
+    total_softplus: Array,
+    total_sigma: Array,
+) -> None:
+    """Sums of rows first..last of (Q, N) into (Q, S) and (Q,); segment j is order[starts[j]:starts[j+1]]."""
+    segments = starts.shape[0] - 1
+    values, sigma = np.empty(order.shape[0], np.float32), np.empty(order.shape[0], np.float32)
+    for q in range(first, last):
+        if not active[q]:
+            inside_logit[q], inside_sigma[q], inside_softplus[q] = 0, 0, 0
+            total_softplus[q], total_sigma[q] = 0, 0
+            continue
+        _take(logits[q], order, values)
+        softplus = bg_weight * _sigmoid_and_softplus(values[: starts[1]], sigma[: starts[1]])
+        if split:
+            for j in range(1, segments):
+                start, end = starts[j], starts[j + 1]
+                part = _sigmoid_and_softplus(values[start:end], sigma[start:end])
+                inside_softplus[q, j] = part
+                softplus += rep_weight * part
+        else:
+            start, end = starts[1], starts[segments]
+            softplus += rep_weight * _sigmoid_and_softplus(values[start:end], sigma[start:end])
+        total_softplus[q] = softplus
+        total = 0.0
+        for j in range(segments):
+            inside_logit[q, j] = _sum(values[starts[j] : starts[j + 1]])
+            part = _sum(sigma[starts[j] : starts[j + 1]])
+            inside_sigma[q, j] = part
+            total += part
+        total_sigma[q] = total
+
+
+@numba.njit(**JIT)
+def backward(
+    first: int,
+    last: int,
+    logits: Array,
+    order: Index,
+    starts: Index,
+    active: NDArray[np.bool_],
+    rep_weight: float,
+    bg_weight: float,
+    by_logit: Array,
+    by_sigma: Array,
+    by_softplus: Array,
+    by_total_softplus: Array,
+    by_total_sigma: Array,
+    result: Array,
+) -> None:
+    """Of a pixel in segment j: da_j + sigma (dz_j + (1 - sigma) dh_j); zero in no segment or an inactive row."""
+    segments = starts.shape[0] - 1
+    values, sigma = np.empty(order.shape[0], np.float32), np.empty(order.shape[0], np.float32)
+    for q in range(first, last):
+        row = result[q]
+        if not active[q]:
+            row[:] = 0
+            continue
+        _take(logits[q], order, values)
+        _sigmoid(values, sigma)
+        for j in range(segments):
+            a, h = by_logit[q, j], by_sigma[q, j] + by_total_sigma[q]
+            z = by_total_softplus[q] * f32(rep_weight if j else bg_weight) + by_softplus[q, j]
+            part, place = sigma[starts[j] : starts[j + 1]], values[starts[j] : starts[j + 1]]
+            for n in range(part.shape[0]):
+                place[n] = a + part[n] * (z + (f32(1) - part[n]) * h)
+        values[starts[segments] :] = 0
+        # by a buffer in cache, as the row itself is not there yet
+        for n in range(order.shape[0]):
+            sigma[order[n]] = values[n]
+        row[:] = sigma
