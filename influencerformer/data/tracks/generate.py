@@ -78,7 +78,7 @@ def generate_event(
     return _tables(rng, hits, particles)
 
 
-OPTIONS = tuple(generate_event.__kwdefaults__)
+OPTIONS = tuple(generate_event.__kwdefaults__ or ())
 """Names of the options of `generate_event`."""
 
 
