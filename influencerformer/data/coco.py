@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pycocotools import mask as rle_api
 from torch import Tensor
 
-from influencerformer.data.files import examples, read_image, read_split
+from influencerformer.data.bad_samples import Defect, Take, defect_of
+from influencerformer.data.coco_json import area_of, choose, find_images, read_coco, shown, with_masks
+from influencerformer.data.files import read_image
+from influencerformer.data.rle import as_text, decode, encode, encode_labels, mask_fault, to_rle
 from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.errors import UserError
 
@@ -32,79 +31,58 @@ class CocoDataset(InstanceDataset):
         images: folder that the json's file names are relative to.
         split_file: text file that chooses images, one a line, by id, file name or file stem; None for all.
 
+        take: is handed each defect that is found here, in place of an error; the images they spoil are left out.
+
     Raises:
         UserError: for anything that does not fit; files, ids, categories and RLE sizes are checked here.
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path, split_file: str | Path | None = None) -> None:
+    per_sample = ("images", "_annotations")
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        split_file: str | Path | None = None,
+        take: Take | None = None,
+    ) -> None:
         self.path = Path(annotations)
         self.folder = Path(images)
-        content = _read_json(self.path)
-        self.categories = _categories(content["categories"], self.path)
+        content = read_coco(self.path, take)
+        self.categories = content.categories
         self.class_names = [category["name"] for category in self.categories]
         self._class_of = {category["id"]: i for i, category in enumerate(self.categories)}
-
-        self.images = _images(content["images"], self.path)
-        by_image = self._group(content["annotations"])
         if split_file is not None:
-            self.images = _choose(self.images, Path(split_file), self.path)
-        if not self.folder.is_dir():
-            raise UserError(f"image folder {self.folder} does not exist")
-        missing = [i["file_name"] for i in self.images if not (self.folder / i["file_name"]).is_file()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self.images)} images of {self.path} are not in {self.folder}: "
-                f"{examples(missing)}"
-            )
-        self._annotations = [by_image[image["id"]] for image in self.images]
-        self._drop_unusable()
-
-    def _group(self, annotations: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-        grouped: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in self.images}
-        stray = [a for a in annotations if a.get("image_id") not in grouped]
-        if stray:
-            raise UserError(
-                f"{self.path}: {len(stray)} annotations belong to images that are not listed: image_id "
-                f"{examples([a.get('image_id') for a in stray])}"
-            )
-        unknown = [a for a in annotations if a.get("category_id") not in self._class_of]
-        if unknown:
-            raise UserError(
-                f"{self.path}: {len(unknown)} annotations have a category that is not listed: category_id "
-                f"{examples([a.get('category_id') for a in unknown])}"
-            )
-        for annotation in annotations:
-            grouped[annotation["image_id"]].append(annotation)
-        return grouped
-
-    def _drop_unusable(self) -> None:
-        """Leave out what has no mask; refuse an RLE that does not fit its image."""
-        total = dropped = 0
-        wrong = []
-        for position, image in enumerate(self.images):
-            size = [image["height"], image["width"]]
-            kept = []
-            for annotation in self._annotations[position]:
-                total += 1
-                segmentation = annotation.get("segmentation")
-                if isinstance(segmentation, dict) and not _fits(segmentation, size):
-                    wrong.append(f"annotation {annotation.get('id')} {segmentation.get('size')} in an image {size}")
-                elif _usable(segmentation):
-                    kept.append(annotation)
-            dropped += len(self._annotations[position]) - len(kept)
-            self._annotations[position] = kept
-        if wrong:
-            raise UserError(
-                f"{self.path}: {len(wrong)} RLE masks do not have the size [height, width] of their image: "
-                f"{examples(wrong)}"
-            )
-        if total and dropped == total:
-            raise UserError(f"{self.path}: none of the {total} annotations has a mask (polygons or RLE)")
+            choose(content, Path(split_file), take)
+        find_images(content, self.folder, take)
+        total, dropped = with_masks(content, take)
         if dropped:
-            warnings.warn(f"{self.path}: left out {dropped} of {total} annotations without a usable mask", stacklevel=3)
+            warnings.warn(f"{self.path}: left out {dropped} of {total} annotations without a usable mask", stacklevel=2)
+        self.images = content.images
+        self._annotations = [content.annotations[image["id"]] for image in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def name_of(self, index: int) -> str:
+        return str(self.images[index]["file_name"])
+
+    def files_of(self, index: int) -> list[Path]:
+        return [self.folder / self.name_of(index), self.path]
+
+    def examine(self, index: int) -> tuple[Sample | None, list[Defect]]:
+        """Every annotation is looked at: several of an image may be broken."""
+        image, name = self.images[index], self.name_of(index)
+        defects = []
+        for annotation in self._annotations[index]:
+            fault = mask_fault(annotation["segmentation"], image["height"], image["width"])
+            if fault is not None:
+                defects.append(Defect(str(self.path), f"annotation {shown(annotation.get('id'))}: {fault}", name))
+        try:
+            read_image(self.folder / name)
+        except UserError as error:
+            defects.append(defect_of(error, [self.folder / name], name))
+        return (None, defects) if defects else super().examine(index)
 
     def rles(self, index: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """(annotation, its mask as compressed RLE) of every annotation of one image that covers a pixel."""
@@ -113,9 +91,9 @@ class CocoDataset(InstanceDataset):
         for annotation in self._annotations[index]:
             try:
                 rle = to_rle(annotation["segmentation"], image["height"], image["width"])
-            except (ValueError, TypeError, IndexError) as error:
+            except ValueError as error:
                 raise UserError(
-                    f"{self.path}: the mask of annotation {annotation.get('id')} is broken ({error})"
+                    f"{self.path}: the mask of annotation {shown(annotation.get('id'))} is broken ({error})"
                 ) from error
             if rle_api.area(rle) > 0:
                 pairs.append((annotation, rle))
@@ -154,60 +132,6 @@ class CocoDataset(InstanceDataset):
             ignore=ignore if labels is None and bool(ignore.any()) else None,
             image_id=record["id"],
         )
-
-
-def to_rle(segmentation: list[Any] | dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """A COCO segmentation (polygons, uncompressed or compressed RLE) as one compressed RLE."""
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return rle_api.frPyObjects(segmentation, height, width)
-        return segmentation
-    polygons = [p for p in segmentation if len(p) >= 6]
-    return rle_api.merge(rle_api.frPyObjects(polygons, height, width))
-
-
-def decode(rles: Sequence[dict[str, Any]], height: int, width: int) -> Tensor:
-    """RLEs to (K, height, width) bool."""
-    if not rles:
-        return torch.zeros(0, height, width, dtype=torch.bool)
-    masks = rle_api.decode(list(rles))
-    return torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 0, 1))).to(torch.bool)
-
-
-def encode(masks: Tensor) -> list[dict[str, Any]]:
-    """(K, H, W) bool to K compressed RLEs, counts as str so that they can be written as json."""
-    if masks.shape[0] == 0:
-        return []
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-    rles = rle_api.encode(columns.transpose(2, 1, 0))
-    return [_as_text(rle) for rle in rles]
-
-
-def encode_labels(labels: Tensor, num_instances: int) -> list[dict[str, Any]]:
-    """(H, W) label map to one compressed RLE for each of its instances 1..K, in one pass over the pixels."""
-    values = labels.cpu().numpy().T.ravel()
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    ends = np.append(starts[1:], values.size)
-    run_values = values[starts]
-    order = np.argsort(run_values, kind="stable")
-    bounds = np.searchsorted(run_values[order], np.arange(1, num_instances + 2))
-    rles = []
-    for low, high in itertools.pairwise(bounds.tolist()):
-        runs = order[low:high]
-        # Counts are the distances between the borders: background first, then in turn.
-        borders = np.stack([starts[runs], ends[runs]], 1).ravel()
-        counts = np.diff(borders, prepend=0, append=values.size).tolist()
-        if counts[-1] == 0:
-            counts.pop()
-        rle = rle_api.frPyObjects({"size": list(labels.shape), "counts": counts}, *labels.shape)
-        rles.append(_as_text(rle))
-    return rles
-
-
-def _as_text(rle: dict[str, Any]) -> dict[str, Any]:
-    counts = rle["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return {"size": list(rle["size"]), "counts": text}
 
 
 def ground_truth(dataset: InstanceDataset) -> dict[str, Any]:
@@ -257,10 +181,10 @@ def _coco_ground_truth(dataset: CocoDataset) -> dict[str, Any]:
                 image["id"],
                 source["category_id"],
                 int(bool(source.get("iscrowd"))),
-                _as_text(rle),
+                as_text(rle),
             )
             # COCO sorts instances into small, medium and large by the annotation's own area.
-            entry["area"] = float(source.get("area", entry["area"]))
+            entry["area"] = area_of(source, entry["area"])
             annotations.append(entry)
     keys = ("id", "height", "width", "file_name")
     images = [{key: image[key] for key in keys} for image in dataset.images]
@@ -278,73 +202,3 @@ def _annotation(number: int, image_id: int, category: int, crowd: int, rle: dict
         "area": float(rle_api.area(rle)),
         "bbox": [float(v) for v in rle_api.toBbox(rle)],
     }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"annotation file {path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{path} is not in COCO form: expected an object with a list {key!r}")
-    if not content["categories"]:
-        raise UserError(f"{path} lists no category")
-    if not content["images"]:
-        raise UserError(f"{path} lists no image: the data set is empty")
-    return content
-
-
-def _categories(categories: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    for category in categories:
-        if not isinstance(category.get("id"), int):
-            raise UserError(f"{path}: a category has no whole-number id: {category}")
-    named = [{"id": c["id"], "name": str(c.get("name", c["id"]))} for c in categories]
-    ids = [c["id"] for c in named]
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{path} lists a category id twice: {sorted(ids)}")
-    return sorted(named, key=lambda c: c["id"])
-
-
-def _images(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    seen: set[int] = set()
-    for image in images:
-        if not all(isinstance(image.get(k), int) for k in ("id", "height", "width")) or not image.get("file_name"):
-            raise UserError(f"{path}: an image lacks id, height, width (whole numbers) or file_name: {image}")
-        if image["id"] in seen:
-            raise UserError(f"{path} lists image id {image['id']} twice")
-        seen.add(image["id"])
-    return images
-
-
-def _choose(images: list[dict[str, Any]], split_file: Path, path: Path) -> list[dict[str, Any]]:
-    """The images a split file names, in its order: by id first, then file name, then file stem."""
-    by_name: dict[str, dict[str, Any]] = {Path(image["file_name"]).stem: image for image in images}
-    by_name |= {image["file_name"]: image for image in images}
-    by_name |= {str(image["id"]): image for image in images}
-    entries = read_split(split_file)
-    unknown = [entry for entry in entries if entry not in by_name]
-    if unknown:
-        raise UserError(
-            f"{split_file} names {len(unknown)} of {len(entries)} images that {path} does not list "
-            f"(by id, file name or stem): {examples(unknown)}"
-        )
-    return [by_name[entry] for entry in entries]
-
-
-def _usable(segmentation: object) -> bool:
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        # The first run is background: one run alone covers nothing.
-        return len(counts) > 1 if isinstance(counts, list) else bool(rle_api.area(segmentation) > 0)
-    if isinstance(segmentation, list):
-        return any(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segmentation)
-    return False
-
-
-def _fits(rle: dict[str, Any], size: list[int]) -> bool:
-    if list(rle.get("size", [])) != size or "counts" not in rle:
-        return False
-    return not isinstance(rle["counts"], list) or sum(rle["counts"]) == size[0] * size[1]

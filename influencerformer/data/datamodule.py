@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from influencerformer.data.augment import EvalTransform, TrainTransform
+from influencerformer.data.bad_samples import OnBadSample, Take
 from influencerformer.data.coco import CocoDataset, ground_truth
 from influencerformer.data.collate import collate
 from influencerformer.data.files import split_path
@@ -46,6 +48,9 @@ class InstanceDataModule(StreamDataModule[Sample]):
         size_divisor: batches are padded to a multiple of this.
         seed: of order and augmentation.
         scenes_train, scenes_val, scenes_size: numbers of drawn scenes and their height and width in pixels.
+        on_bad_sample: stop at a sample that cannot be used, or skip it: the next one takes its place in training, and
+            it is left out of validation; each is named once, also in bad_samples.jsonl in the run's folder. A run
+            stops all the same where more than a tenth of the samples cannot be used. See docs/bad_data.md.
 
     Raises:
         UserError: for options or data that do not fit, when the data are first needed.
@@ -78,6 +83,7 @@ class InstanceDataModule(StreamDataModule[Sample]):
         scenes_train: int = 2000,
         scenes_val: int = 200,
         scenes_size: int = 64,
+        on_bad_sample: OnBadSample = "stop",
     ) -> None:
         super().__init__()
         positive = {
@@ -90,6 +96,9 @@ class InstanceDataModule(StreamDataModule[Sample]):
                 raise UserError(f"{option} must be 1 or larger, got {value}")
         if num_workers < 0 or seed < 0:
             raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
+        if on_bad_sample not in get_args(OnBadSample):
+            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
+        self.on_bad_sample = on_bad_sample
         self.format = format
         self.root = Path(root)
         self.splits = {"train": train_split, "val": val_split}
@@ -120,6 +129,10 @@ class InstanceDataModule(StreamDataModule[Sample]):
         self._ground_truth: dict[str, Any] | None = None
 
     @property
+    def check_command(self) -> str:
+        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes 0..C-1."""
         if self.format == "scenes":
@@ -136,23 +149,23 @@ class InstanceDataModule(StreamDataModule[Sample]):
     def dataset(self, part: Literal["train", "val"]) -> InstanceDataset:
         """The samples as they are on disk, untransformed."""
         if part not in self._datasets:
-            self._datasets[part] = self._open(self.splits[part])
+            self._datasets[part] = self.opened(part, partial(self._open, self.splits[part]))
         return self._datasets[part]
 
-    def _open(self, split: str) -> InstanceDataset:
+    def _open(self, split: str, take: Take | None) -> InstanceDataset:
         if self.format == "scenes":
             if split not in ("train", "val"):
                 raise UserError(f"scenes have the splits train and val, got {split!r}")
             folder = generate_scenes(self.root, seed=0, **self.scenes)
-            return CocoDataset(folder / f"instances_{split}.json", folder / "images")
+            return CocoDataset(folder / f"instances_{split}.json", folder / "images", take=take)
         if self.format == "label_map":
-            return LabelMapDataset(self.root, split, self._label_map_classes)
+            return LabelMapDataset(self.root, split, self._label_map_classes, take)
         if self.format != "coco":
             raise UserError(f"format must be scenes, label_map or coco, got {self.format!r}")
         annotations = self.root / self.annotations.replace("{split}", split)
         images = self.root / self.images.replace("{split}", split)
         split_file = None if "{split}" in self.annotations else split_path(self.root, split)
-        return CocoDataset(annotations, images, split_file)
+        return CocoDataset(annotations, images, split_file, take)
 
     def prepare_data(self) -> None:
         """Draw the scenes, if it is scenes and they are not there yet."""

@@ -1,19 +1,23 @@
-"""Reading images, label maps and split files, with one clear sentence where one cannot be read."""
+"""Reading images, label maps, JSON and split files, with one clear sentence where one cannot be read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from influencerformer.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+# What a file may turn out to be, whatever its name says: Pillow knows formats (EPS) that start other programs.
+_IMAGE_KINDS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 
 
 def examples(items: Sequence[object], limit: int = 3) -> str:
@@ -22,14 +26,37 @@ def examples(items: Sequence[object], limit: int = 3) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, numbers too long, nested too deep
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=_IMAGE_KINDS)
         image.load()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace the file") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large for an image ({error}): cut it into parts") from None
+    except Exception as error:  # what Pillow raises depends on what the file is
+        if path.is_file() and not path.stat().st_size:
+            raise UserError(f"{path} cannot be read as an image (it is empty, 0 bytes): replace the file") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an image ({reason}): replace the file") from error
+    if not min(image.size):
+        raise UserError(f"{path} is an image without a pixel: replace the file")
     return image
 
 
@@ -61,9 +88,11 @@ def read_label_map(path: Path) -> Tensor:
         (H, W) int64, values as in the file.
 
     Raises:
-        UserError: a colour or floating-point image, negative values, or a file that is no image.
+        UserError: a colour or floating-point image, several pages, negative values, or a file that is no image.
     """
     image = _open(path)
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"label map {path} has {image.n_frames} pages: save one page a file")  # type: ignore[attr-defined]
     if image.mode == "F":
         raise UserError(f"label map {path} holds floating-point values: save integers (8 or 16 bit) instead")
     if len(image.getbands()) != 1:
@@ -87,7 +116,10 @@ def read_split(path: Path) -> list[str]:
         beside = sorted(other.name for other in path.parent.glob("*.txt")) if path.parent.is_dir() else []
         there = f"there are {examples(beside)}" if beside else "there is no .txt file beside it"
         raise UserError(f"split file {path} does not exist: expected one name a line ({there})")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"split file {path} cannot be read as text ({error}): expected one name a line") from None
     if not names:
         raise UserError(f"split file {path} is empty: expected one name a line")
     if len(set(names)) < len(names):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from influencerformer.data.bad_samples import Defect, Take, defect_of, refuse
 from influencerformer.data.files import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     examples,
     read_image,
+    read_json,
     read_label_map,
     read_split,
     split_path,
@@ -37,13 +38,22 @@ class LabelMapDataset(InstanceDataset):
         root: the folder.
         split: name of the split ("train" reads train.txt) or the path of a .txt file.
         class_names: names of the classes, in the order of their indices.
+        take: is handed each defect of a sample that is found here, in place of an error; the sample is left out.
 
     Raises:
         UserError: for a folder, file, split or class that is missing or unfit. What is cheap to know
             (presence, classes) is checked here for the whole split, the pixels when a sample is read.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", class_names: Sequence[str] = ("object",)) -> None:
+    per_sample = ("names",)
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        class_names: Sequence[str] = ("object",),
+        take: Take | None = None,
+    ) -> None:
         self.root = Path(root)
         self.class_names = list(class_names)
         if not self.class_names:
@@ -53,12 +63,19 @@ class LabelMapDataset(InstanceDataset):
                 raise UserError(f"folder {folder} does not exist: expected ROOT/images and ROOT/labels")
         entries = read_split(split_path(self.root, split))
         self.names = [Path(e).stem if Path(e).suffix.lower() in IMAGE_SUFFIXES else e for e in entries]
-        self._images = _find(self.root / "images", self.names, IMAGE_SUFFIXES)
-        self._labels = _find(self.root / "labels", self.names, LABEL_SUFFIXES)
-        self._classes = self._read_classes()
+        self._images = _find(self.root / "images", self.names, IMAGE_SUFFIXES, take)
+        self._labels = _find(self.root / "labels", self.names, LABEL_SUFFIXES, take)
+        self.names = [name for name in self.names if name in self._images and name in self._labels]
+        self._classes = self._read_classes(take)
+        if self._classes is not None:
+            self.names = [name for name in self.names if name in self._classes]
 
-    def _read_classes(self) -> dict[str, dict[int, int]] | None:
-        path = self.root / "classes.json"
+    @property
+    def _class_file(self) -> Path:
+        return self.root / "classes.json"
+
+    def _read_classes(self, take: Take | None) -> dict[str, dict[int, int]] | None:
+        path = self._class_file
         if not path.is_file():
             if len(self.class_names) > 1:
                 raise UserError(
@@ -66,16 +83,21 @@ class LabelMapDataset(InstanceDataset):
                     "there, or give one class name"
                 )
             return None
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not valid JSON: {error}") from error
+        table = read_json(path)
         if not isinstance(table, dict):
             raise UserError(f"{path} must hold {{name: {{label: class}}}}, got a {type(table).__name__}")
         missing = [name for name in self.names if not isinstance(table.get(name), dict)]
-        if missing:
-            raise UserError(f"{path} has no {{label: class}} entry for {examples(missing)}")
-        return {name: self._read_entry(table[name], name, path) for name in self.names}
+        defects = [Defect(str(path), f"no {{label: class}} entry for {name}", name) for name in missing]
+        refuse(defects, f"{path} has no {{label: class}} entry for {examples(missing)}", take)
+        classes = {}
+        for name in self.names:
+            if name in missing:
+                continue
+            try:
+                classes[name] = self._read_entry(table[name], name, path)
+            except UserError as error:
+                refuse([defect_of(error, [path], name)], str(error), take)
+        return classes
 
     def _read_entry(self, entry: dict[str, Any], name: str, path: Path) -> dict[int, int]:
         return {_label_number(k, name, path): self._class_index(v, name, path) for k, v in entry.items()}
@@ -86,12 +108,18 @@ class LabelMapDataset(InstanceDataset):
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.class_names):
             return value
         raise UserError(
-            f"{path}: class {value!r} of {name} is unknown: expected 0..{len(self.class_names) - 1} "
+            f"{path}: class {repr(value)[:50]} of {name} is unknown: expected 0..{len(self.class_names) - 1} "
             f"or one of {', '.join(self.class_names)}"
         )
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def name_of(self, index: int) -> str:
+        return self.names[index]
+
+    def files_of(self, index: int) -> list[Path]:
+        return [self._labels[self.names[index]], self._images[self.names[index]], self._class_file]
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
@@ -117,33 +145,47 @@ class LabelMapDataset(InstanceDataset):
             image_id=index,
         )
 
+    def examine(self, index: int) -> tuple[Sample | None, list[Defect]]:
+        """Image and label map are read one by one: both may be broken."""
+        defects = []
+        name = self.names[index]
+        for read, path in ((read_image, self._images[name]), (read_label_map, self._labels[name])):
+            try:
+                read(path)
+            except UserError as error:
+                defects.append(defect_of(error, [path], name))
+        return (None, defects) if defects else super().examine(index)
+
     def _class_labels(self, name: str, values: Tensor) -> Tensor:
         if self._classes is None:
             return torch.zeros(len(values), dtype=torch.int64)
         classes = self._classes[name]
         missing = [v for v in values.tolist() if v not in classes]
         if missing:
-            path = self.root / "classes.json"
-            raise UserError(f"{path} gives no class for label {examples(missing)} of {name}")
+            raise UserError(f"{self._class_file} gives no class for label {examples(missing)} of {name}")
         return torch.tensor([classes[v] for v in values.tolist()], dtype=torch.int64)
 
 
-def _find(folder: Path, names: Sequence[str], suffixes: Sequence[str]) -> dict[str, Path]:
+def _find(folder: Path, names: Sequence[str], suffixes: Sequence[str], take: Take | None) -> dict[str, Path]:
     """The file of each name in `folder`, read from one listing of it."""
     there: dict[str, list[Path]] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in suffixes:
             there.setdefault(path.stem, []).append(path)
+    kinds = ", ".join(suffixes)
     missing = [name for name in names if name not in there]
-    if missing:
-        raise UserError(
-            f"{folder} has no file ({', '.join(suffixes)}) for {len(missing)} of {len(names)} names of the "
-            f"split: {examples(missing)}"
-        )
-    double = [name for name in names if len(there[name]) > 1]
-    if double:
-        raise UserError(f"{folder} has more than one file for {examples(double)}: keep one of each")
-    return {name: there[name][0] for name in names}
+    refuse(
+        [Defect(str(folder / name), f"no such file ending in {kinds}", name) for name in missing],
+        f"{folder} has no file ({kinds}) for {len(missing)} of {len(names)} names of the split: {examples(missing)}",
+        take,
+    )
+    double = [name for name in names if len(there.get(name, ())) > 1]
+    refuse(
+        [Defect(str(there[n][0]), f"{there[n][1].name} is there too: keep one of them", n) for n in double],
+        f"{folder} has more than one file for {examples(double)}: keep one of each",
+        take,
+    )
+    return {name: there[name][0] for name in names if len(there.get(name, ())) == 1}
 
 
 def _label_number(key: str, name: str, path: Path) -> int:

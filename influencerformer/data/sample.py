@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from influencerformer.data.bad_samples import CheckedDataset
 
 
 @dataclass
@@ -102,17 +103,9 @@ class Sample:
         return torch.zeros(self.size, dtype=torch.bool) if self.ignore is None else self.ignore
 
 
-class InstanceDataset(Dataset[Sample]):
+class InstanceDataset(CheckedDataset[Sample]):
     """A data set of samples: what readers give and transforms wrap.
 
     Attributes:
         class_names: names of the classes 0..C-1.
     """
-
-    class_names: list[str]
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> Sample:
-        raise NotImplementedError

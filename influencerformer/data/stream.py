@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from influencerformer.data.bad_samples import (
+    BAD_SAMPLES_FILE,
+    BadDataError,
+    Guarded,
+    GuardedCollate,
+    GuardedLoader,
+    Ledger,
+    OnBadSample,
+    Take,
+    most_tries,
+)
+from influencerformer.data.eval_sampler import EvalSampler, leave_signals_to_the_trainer
+from influencerformer.data.progress import progress
+from influencerformer.errors import UserError
 
 Item = TypeVar("Item")
 
@@ -46,9 +64,7 @@ class StreamSampler(DistributedSampler[Draw]):
         batch_size: int,
         batches_done: Callable[[], int | None],
     ) -> None:
-        # DistributedSampler shuffles by seed + epoch: spread the seeds, so that runs do not share orders.
-        spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread)
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=_spread(seed))
         self.batch_size = batch_size
         self.batches_done = batches_done
 
@@ -82,6 +98,11 @@ class StreamSampler(DistributedSampler[Draw]):
         return [Draw(epoch, position) for position in islice(positions, len(self))]
 
 
+def _spread(seed: int) -> int:
+    """DistributedSampler shuffles by seed + epoch: seeds are spread, so that runs do not share orders."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 class TrainDataset(Dataset[Item]):
     """Samples after a random transform; indexed by `Draw`, which with the seed settles all randomness."""
 
@@ -94,9 +115,22 @@ class TrainDataset(Dataset[Item]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, draw: Draw) -> Item:
+        return self.drawn_from(draw, draw.position)
+
+    def drawn_from(self, draw: Draw, position: int) -> Item:
+        """What `draw` makes of the sample at `position`, its own or one that takes its place."""
         state = np.random.SeedSequence((self.seed, *draw)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-        return self.transform(self.dataset[draw.position], generator)
+        return self.transform(self.dataset[position], generator)
+
+    def candidates(self, draw: Draw) -> Iterator[int]:
+        """The position of a draw, then those that follow it in the order of its epoch, round to its own."""
+        yield draw.position
+        generator = torch.Generator().manual_seed(_spread(self.seed) + draw.epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()  # as DistributedSampler shuffles
+        place = order.index(draw.position)
+        yield from order[place + 1 :]
+        yield from order[:place]
 
 
 class StreamDataModule(LightningDataModule, Generic[Item]):
@@ -108,6 +142,9 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
         batch_size, eval_batch_size: samples in a batch of training and of validation.
         num_workers: processes that load data; 0 loads in the training process.
         seed: of order and augmentation.
+        on_bad_sample: stop at a sample that cannot be used, or skip it. A skipped sample is replaced in training by the
+            next usable one in the order of its epoch; in validation it is left out, and it is said how many were
+            evaluated. See docs/bad_data.md.
     """
 
     train_transform: Callable[[Item, torch.Generator], Item]
@@ -116,6 +153,55 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
     eval_batch_size: int
     num_workers: int
     seed: int
+    on_bad_sample: OnBadSample = "stop"
+
+    @property
+    def check_command(self) -> str:
+        """The command that lists everything amiss in the data."""
+        return "influencerformer check"
+
+    def ledger(self, part: Literal["train", "val"]) -> Ledger:
+        """The bad samples of a part; of a training, they are also kept in the run's folder."""
+        ledgers: dict[str, Ledger] = self.__dict__.setdefault("_ledgers", {})
+        if part not in ledgers:
+            ledgers[part] = Ledger(part, self.on_bad_sample, self.check_command)
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            ledgers[part].keep_in(Path(self.trainer.default_root_dir) / BAD_SAMPLES_FILE)
+        return ledgers[part]
+
+    def opened(self, part: Literal["train", "val"], open_part: Callable[[Take | None], Any]) -> Any:
+        """A part of the data, without the samples that are known to be bad where these are skipped.
+
+        Args:
+            part: train or val.
+            open_part: opens it; handed what takes defects, or None to stop at the first.
+
+        Raises:
+            UserError: the data cannot be used.
+        """
+        ledger = self.ledger(part)
+        if self.on_bad_sample == "stop":
+            try:
+                return open_part(None)
+            except BadDataError as error:
+                raise UserError(f"{error}; {ledger.advice}") from None
+        dataset = open_part(ledger.take)
+        ledger.total = len(dataset) + sum(defect.sample is not None for defect in ledger.bad.values())
+        ledger.check_share()
+        return self._usable(dataset, ledger) if part == "val" else dataset
+
+    def _usable(self, dataset: Any, ledger: Ledger) -> Any:
+        """Reads every sample of a validation once: processes must agree on which ones are left out."""
+        kept = []
+        for index in progress(range(len(dataset)), "Reading validation data"):
+            try:
+                dataset[index]
+            except Exception as error:  # a reader of broken files may raise anything
+                ledger.take(dataset.defect(error, index))
+            else:
+                kept.append(index)
+        rank_zero_info(f"validation: {len(kept)} of {ledger.total} samples can be used and are evaluated")
+        return dataset if len(kept) == len(dataset) else dataset.keep(kept)
 
     def dataset(self, part: Literal["train", "val"]) -> Dataset[Item]:
         """The samples as they are on disk, untransformed."""
@@ -125,23 +211,42 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
         """The validation samples as the model sees them."""
         raise NotImplementedError
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        dataset = TrainDataset(self.dataset("train"), self.train_transform, self.seed)
+    def train_dataloader(self) -> DataLoader[Any]:
+        source = self.dataset("train")
+        dataset = TrainDataset(source, self.train_transform, self.seed)
         # A last incomplete batch is left out, unless it is the only one.
         sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
-        return self._loader(dataset, sampler, self.batch_size)
+        tries = 1 if self.on_bad_sample == "stop" else most_tries(len(dataset))
+        guarded = Guarded(source, dataset.drawn_from, dataset.candidates, tries)
+        return self._loader("train", guarded, sampler, self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> DataLoader[Any]:
         dataset = self.eval_dataset()
-        return self._loader(dataset, SequentialSampler(dataset), self.eval_batch_size)  # type: ignore[arg-type]
+        guarded = Guarded(self.dataset("val"), partial(_of_index, dataset), _index_alone)
+        return self._loader(
+            "val", guarded, EvalSampler.of_trainer(dataset, self.trainer, self.eval_batch_size), self.eval_batch_size
+        )  # type: ignore[arg-type]
 
-    def _loader(self, dataset: Dataset[Item], sampler: Sampler[Any], batch_size: int) -> DataLoader[Item]:
-        return DataLoader(
+    def _loader(
+        self, part: Literal["train", "val"], dataset: Guarded, sampler: Sampler[Any], batch_size: int
+    ) -> DataLoader[Any]:
+        return GuardedLoader(
             dataset,
+            self.ledger(part),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=self.collate,
+            collate_fn=GuardedCollate(self.collate),
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_the_trainer,
+            generator=torch.Generator(),  # a pass over the loader draws none of the run's random numbers
         )
+
+
+def _of_index(dataset: Dataset[Item], key: int, index: int) -> Item:
+    return dataset[index]
+
+
+def _index_alone(key: int) -> list[int]:
+    return [key]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from influencerformer.data.bad_samples import BadDataError, OnBadSample, Take
 from influencerformer.data.points.augment import PointEvalTransform, PointTrainTransform
 from influencerformer.data.points.collate import collate_points
 from influencerformer.data.points.formats import PointFormat, class_names, open_points
@@ -46,6 +49,9 @@ class PointDataModule(StreamDataModule[PointSample]):
         seed: of order and augmentation.
         rooms_train, rooms_val: numbers of generated rooms.
         rooms_width, rooms_density, rooms_crowding: see `generate_room`.
+        on_bad_sample: stop at a sample that cannot be used, or skip it: the next one takes its place in training, and
+            it is left out of validation; each is named once, also in bad_samples.jsonl in the run's folder. A run
+            stops all the same where more than a tenth of the samples cannot be used. See docs/bad_data.md.
 
     Raises:
         UserError: for options or data that do not fit, when the data are first needed.
@@ -77,12 +83,16 @@ class PointDataModule(StreamDataModule[PointSample]):
         rooms_width: tuple[float, float] = (3.5, 6.0),
         rooms_density: float = 400.0,
         rooms_crowding: float = 1.0,
+        on_bad_sample: OnBadSample = "stop",
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise UserError(f"batch_size must be 1 or larger, got {batch_size}")
         if num_workers < 0 or seed < 0:
             raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
+        if on_bad_sample not in get_args(OnBadSample):
+            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
+        self.on_bad_sample = on_bad_sample
         self.format: PointFormat = format
         self.root = Path(root)
         self.areas: dict[str, Sequence[int] | None] = {"train": train_areas, "val": val_areas}
@@ -114,6 +124,10 @@ class PointDataModule(StreamDataModule[PointSample]):
         self._datasets: dict[str, RoomDataset] = {}
 
     @property
+    def check_command(self) -> str:
+        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes 0..C-1."""
         return class_names(self.format)
@@ -126,17 +140,21 @@ class PointDataModule(StreamDataModule[PointSample]):
     def dataset(self, part: Literal["train", "val"]) -> RoomDataset:
         """The rooms as they are on disk, untransformed."""
         if part not in self._datasets:
-            root = self._generate() if self.format == "rooms" else self.root
-            split = self.splits[part]
-            self._datasets[part] = open_points(
-                self.format,
-                root,
-                part,
-                areas=self.areas[part],
-                split_file=None if split is None else root / split,
-                cache=self.cache,
-            )
+            self._datasets[part] = self.opened(part, partial(self._open, part))
         return self._datasets[part]
+
+    def _open(self, part: Literal["train", "val"], take: Take | None) -> RoomDataset:
+        root = self._generate() if self.format == "rooms" else self.root
+        split = self.splits[part]
+        return open_points(
+            self.format,
+            root,
+            part,
+            areas=self.areas[part],
+            split_file=None if split is None else root / split,
+            cache=self.cache,
+            take=take,
+        )
 
     def _generate(self) -> Path:
         """Rooms of other numbers or options have another folder."""
@@ -147,7 +165,13 @@ class PointDataModule(StreamDataModule[PointSample]):
     def prepare_data(self) -> None:
         """Reads every room that the run needs once, which fills the cache, and tells what was repaired."""
         training = self.trainer is None or self.trainer.state.fn == "fit"
-        repairs = [repair for part in PARTS if training or part == "val" for repair in self.dataset(part).prepare()]
+        repairs = []
+        for part in PARTS if training else PARTS[1:]:
+            take = None if self.on_bad_sample == "stop" else self.ledger(part).take
+            try:
+                repairs += self.dataset(part).prepare(take)
+            except BadDataError as error:
+                raise UserError(f"{error}; {self.ledger(part).advice}") from None
         if repairs:
             print(repair_summary(repairs), file=sys.stderr)
 

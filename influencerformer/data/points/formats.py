@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from influencerformer.data.bad_samples import Take
 from influencerformer.data.points.pointcept import PointceptDataset
 from influencerformer.data.points.room_dataset import RoomDataset
 from influencerformer.data.points.room_files import generate_s3dis
@@ -35,6 +36,7 @@ def open_points(
     split_file: str | Path | None = None,
     cache: str | Path | None = None,
     rooms: Mapping[str, Any] | None = None,
+    take: Take | None = None,
 ) -> RoomDataset:
     """Opens a part of a data set; rooms are read when they are asked for.
 
@@ -52,6 +54,7 @@ def open_points(
         cache: of rooms and s3dis, a folder for what was read; `root`/.influencerformer by default.
         rooms: of rooms, arguments of :func:`influencerformer.data.points.room_files.generate_s3dis`; None takes the
             rooms that are there, or generates its default ones where `root` does not exist.
+        take: is handed each defect that is found on the way, in place of an error; the rooms they spoil are left out.
 
     Raises:
         UserError: an unknown format, or what the format's data set raises.
@@ -62,14 +65,14 @@ def open_points(
         if rooms is not None or not root.exists():
             generate_s3dis(root, **(rooms or {}))
     if format in ("rooms", "s3dis"):
-        return S3DISDataset(root, areas, part, cache)
+        return S3DISDataset(root, areas, part, cache, take)
     if format == "s3dis_mmdet3d":
-        return S3DISMmdet3dDataset(root, areas, part)
+        return S3DISMmdet3dDataset(root, areas, part, take)
     if format == "pointcept":
-        return PointceptDataset(root, areas, part)
+        return PointceptDataset(root, areas, part, take)
     if format == "scannet":
-        return ScanNetDataset(root, part, split_file)
-    return ScanNetPreparedDataset(root, part, split_file)
+        return ScanNetDataset(root, part, split_file, take)
+    return ScanNetPreparedDataset(root, part, split_file, take)
 
 
 def _check(format: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from influencerformer.data.bad_samples import Take
 from influencerformer.data.points.array_files import read_npy
 from influencerformer.data.points.label_check import (
     check_points,
@@ -39,13 +40,18 @@ class PointceptDataset(RoomDataset):
         root: the folder that holds Area_1, Area_2, ...
         areas: numbers of the areas to read; None for those of `part`.
         part: "train" (all areas but Area_5), "val" (Area_5) or "all".
+        take: is handed each defect that is found here, in place of an error; the rooms they spoil are left out.
 
     Raises:
         UserError: no rooms, areas that are not there, rooms without all four arrays. Reading a room raises one where
             arrays are broken, of other lengths, or hold what they must not.
     """
 
-    def __init__(self, root: str | Path, areas: Sequence[int] | None = None, part: str = "all") -> None:
+    per_sample = ("names", "_folders")
+
+    def __init__(
+        self, root: str | Path, areas: Sequence[int] | None = None, part: str = "all", take: Take | None = None
+    ) -> None:
         root = Path(root)
         folders = area_folders(root, "ROOM/coord.npy")
         chosen = choose_areas(folders, areas, part, root)
@@ -59,9 +65,14 @@ class PointceptDataset(RoomDataset):
             pickled = [path for area in chosen for path in sorted(folders[area].glob("*.pth"))]
             hint = f" ({pickled[0]} is a pickle, which is not read: prepare the rooms as .npy)" if pickled else ""
             raise UserError(f"the areas of {root} hold no rooms: expected Area_1/ROOM/coord.npy{hint}")
-        files = [folder / f"{array}.npy" for folder in self._folders for array in _ARRAYS]
-        require_files(root, files, f"each room needs {', '.join(_ARRAYS)} as .npy")
-        super().__init__(root, ROOM_CLASSES, [f"{folder.parent.name}_{folder.name}" for folder in self._folders])
+        names = [f"{folder.parent.name}_{folder.name}" for folder in self._folders]
+        files = [[folder / f"{array}.npy" for array in _ARRAYS] for folder in self._folders]
+        whole = require_files(root, names, files, f"each room needs {', '.join(_ARRAYS)} as .npy", take)
+        self._folders = [self._folders[index] for index in whole]
+        super().__init__(root, ROOM_CLASSES, [names[index] for index in whole])
+
+    def files_of(self, index: int) -> list[Path]:
+        return [self._folders[index] / f"{array}.npy" for array in _ARRAYS]
 
     def read(self, index: int) -> tuple[PointSample, list[Repair]]:
         folder = self._folders[index]

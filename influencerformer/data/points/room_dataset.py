@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import track
 
+from influencerformer.data.bad_samples import Defect, Take, refuse
 from influencerformer.data.points.repairs import Repair
 from influencerformer.data.points.sample import PointDataset, PointSample
+from influencerformer.data.progress import progress
+from influencerformer.errors import UserError
 
 
 class RoomDataset(PointDataset):
@@ -30,6 +31,8 @@ class RoomDataset(PointDataset):
         self.class_names = list(class_names)
         self.names = list(names)
 
+    per_sample: ClassVar[tuple[str, ...]] = ("names",)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -40,12 +43,30 @@ class RoomDataset(PointDataset):
         """Room `index` (0 or more) and what was repaired in it."""
         raise NotImplementedError
 
+    def name_of(self, index: int) -> str:
+        return self.names[index]
+
+    def examine(self, index: int) -> tuple[PointSample | None, list[Defect]]:
+        try:
+            sample, repairs = self.read(index)
+        except Exception as error:  # a reader of broken files may raise anything
+            return None, [self.defect(error, index)]
+        return sample, [self.repaired(repair, self.names[index]) for repair in repairs]
+
+    def repaired(self, repair: Repair, sample: str | None = None) -> Defect:
+        """A repair as a defect that training goes on with."""
+        line = "" if repair.line is None else f"line {repair.line}: "
+        return Defect(str(self.root / repair.file), f"{line}{repair.what}", sample, stops=False)
+
     def folder_repairs(self) -> list[Repair]:
         """What was found amiss outside the rooms."""
         return []
 
-    def prepare(self) -> list[Repair]:
+    def prepare(self, take: Take | None = None) -> list[Repair]:
         """Reads every room once, with a progress bar: fills the cache if there is one, and finds unfit files.
+
+        Args:
+            take: is handed a defect for each room that cannot be read, in place of the error.
 
         Returns:
             All repairs, for :func:`influencerformer.data.points.repairs.repair_summary`.
@@ -55,7 +76,12 @@ class RoomDataset(PointDataset):
         """
         repairs = self.folder_repairs()
         for index in progress(range(len(self)), "Reading rooms"):
-            repairs += self.room_repairs(index)
+            try:
+                repairs += self.room_repairs(index)
+            except Exception as error:  # a reader of broken files may raise anything
+                sentence = " ".join(str(error).split())
+                defect = self.defect(error, index)
+                refuse([defect], sentence if isinstance(error, UserError) else str(defect), take)
         return repairs
 
     def room_repairs(self, index: int) -> list[Repair]:
@@ -81,9 +107,3 @@ class RoomDataset(PointDataset):
             superpoints=None if superpoints is None else torch.from_numpy(superpoints.astype(np.int64)),
             sample_id=index,
         )
-
-
-def progress(items: Sequence[Any], description: str) -> Iterable[Any]:
-    """The items with a progress bar on the error stream where that is a terminal."""
-    console = Console(stderr=True)
-    return track(items, description, console=console, disable=not console.is_terminal)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from influencerformer.data.points.room_dataset import progress
 from influencerformer.data.points.rooms import ROOM_CLASSES, Room, generate_room
+from influencerformer.data.progress import progress
 from influencerformer.errors import UserError
 
 # Raise when what is written changes: folders of another version are then not taken for this one's.

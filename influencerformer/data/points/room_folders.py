@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from influencerformer.data.bad_samples import Defect, Take, refuse
 from influencerformer.data.files import examples
 from influencerformer.errors import UserError
 
@@ -72,11 +73,32 @@ def require_folder(root: Path) -> None:
         raise UserError(f"{root} {'is no folder' if root.exists() else 'does not exist'}: expected a folder of rooms")
 
 
-def require_files(root: Path, files: Iterable[Path], why: str) -> None:
-    """Raises a UserError that names those of `files`, all below `root`, which do not exist, and says `why`."""
-    lacking = [path.relative_to(root).as_posix() for path in files if not path.is_file()]
-    if lacking:
-        raise UserError(f"{root} lacks {examples(lacking)}: {why}")
+def require_files(
+    root: Path, names: Sequence[str], files: Sequence[Sequence[Path]], why: str, take: Take | None = None
+) -> list[int]:
+    """Refuses rooms that lack a file.
+
+    Args:
+        root: the data set's folder.
+        names: of the rooms.
+        files: of each room, all below `root`.
+        why: what a room needs, for the message.
+        take: is handed a defect for each file that is not there.
+
+    Returns:
+        indices of the rooms that are complete.
+
+    Raises:
+        UserError: files are not there, and there is no `take`.
+    """
+    lacking = [(index, path) for index, paths in enumerate(files) for path in paths if not path.is_file()]
+    refuse(
+        [Defect(str(path), f"does not exist: {why}", names[index]) for index, path in lacking],
+        f"{root} lacks {examples([path.relative_to(root).as_posix() for _, path in lacking])}: {why}",
+        take,
+    )
+    incomplete = {index for index, _ in lacking}
+    return [index for index in range(len(names)) if index not in incomplete]
 
 
 def contents(folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from influencerformer.data.bad_samples import Take
 from influencerformer.data.files import examples
 from influencerformer.data.points.array_files import read_bin
 from influencerformer.data.points.label_check import (
@@ -30,6 +31,8 @@ from influencerformer.data.points.rooms import ROOM_CLASSES
 from influencerformer.data.points.sample import PointSample
 from influencerformer.errors import UserError
 
+_FOLDERS = ("points", "instance_mask", "semantic_mask")
+
 
 class S3DISMmdet3dDataset(RoomDataset):
     """Rooms as bare arrays: points/Area_1_office_3.bin and files of that name in instance_mask/ and semantic_mask/.
@@ -42,13 +45,16 @@ class S3DISMmdet3dDataset(RoomDataset):
         root: the folder that holds points/, instance_mask/ and semantic_mask/.
         areas: numbers of the areas to read; None for those of `part`.
         part: "train" (all areas but Area_5), "val" (Area_5) or "all"; only "all" takes names that carry no area.
+        take: is handed each defect that is found here, in place of an error; the rooms they spoil are left out.
 
     Raises:
         UserError: no rooms, names that carry no area, areas that are not there. Reading a room raises one where files
             are missing, of other lengths, or hold what they must not.
     """
 
-    def __init__(self, root: str | Path, areas: Sequence[int] | None = None, part: str = "all") -> None:
+    def __init__(
+        self, root: str | Path, areas: Sequence[int] | None = None, part: str = "all", take: Take | None = None
+    ) -> None:
         root = Path(root)
         require_folder(root)
         files = sorted((root / "points").glob("*.bin"), key=natural_order)
@@ -65,15 +71,16 @@ class S3DISMmdet3dDataset(RoomDataset):
                 )
             chosen = choose_areas(found.values(), areas, part, root)
             names = [name for area in chosen for name in names if found[name] == area]
-        masks = [root / folder / f"{name}.bin" for name in names for folder in ("instance_mask", "semantic_mask")]
-        require_files(root, masks, "each room needs its points, instance_mask and semantic_mask")
-        super().__init__(root, ROOM_CLASSES, names)
+        masks = [[root / folder / f"{name}.bin" for folder in _FOLDERS[1:]] for name in names]
+        whole = require_files(root, names, masks, "each room needs its points, instance_mask and semantic_mask", take)
+        super().__init__(root, ROOM_CLASSES, [names[index] for index in whole])
+
+    def files_of(self, index: int) -> list[Path]:
+        return [self.root / folder / f"{self.names[index]}.bin" for folder in _FOLDERS]
 
     def read(self, index: int) -> tuple[PointSample, list[Repair]]:
         file = f"{self.names[index]}.bin"
-        path, instance_path, semantic_path = (
-            self.root / folder / file for folder in ("points", "instance_mask", "semantic_mask")
-        )
+        path, instance_path, semantic_path = self.files_of(index)
         points = read_bin(path, np.float32, columns=6)
         check_points(points[:, :3], path)
         instance = read_bin(instance_path, np.int64, len(points))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from influencerformer.data.bad_samples import Defect, Take, defect_of, refuse
 from influencerformer.data.files import examples
 from influencerformer.data.points.label_check import whole_colors
 from influencerformer.data.points.repairs import Repair, from_json, shown_path, to_json
@@ -39,11 +40,14 @@ class S3DISDataset(RoomDataset):
         areas: numbers of the areas to read; None for those of `part`.
         part: "train" (all areas but Area_5), "val" (Area_5) or "all".
         cache: folder for what was read, one for each data set; ROOT/.influencerformer by default.
+        take: is handed each defect that is found here, in place of an error; the rooms they spoil are left out.
 
     Raises:
         UserError: no areas, areas that are not there, or rooms without annotations. Reading a room raises one
             where a file is not of that form, the room is without a point, or the cache cannot be written.
     """
+
+    per_sample = ("names", "_rooms")
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class S3DISDataset(RoomDataset):
         areas: Sequence[int] | None = None,
         part: str = "all",
         cache: str | Path | None = None,
+        take: Take | None = None,
     ) -> None:
         root = Path(root)
         folders = area_folders(root, "ROOM/Annotations/CLASS_n.txt")
@@ -58,15 +63,18 @@ class S3DISDataset(RoomDataset):
         self._strays: list[Repair] = []
         for area in choose_areas(folders, areas, part, root):
             self._add_area(root, folders[area])
-        bare = [shown_path(room.folder, root) for room in self._rooms if not room.files]
-        if bare:
-            raise UserError(
-                f"{root} has rooms without annotations ({examples(bare)}): expected "
-                f"{bare[0]}/{_ANNOTATIONS}/CLASS_n.txt, complete them or move them away"
-            )
+        bare = [room for room in self._rooms if not room.files]
+        shown = [shown_path(room.folder, root) for room in bare]
+        refuse(
+            [Defect(str(r.folder), f"no {_ANNOTATIONS}/CLASS_n.txt: complete or remove it", r.name) for r in bare],
+            f"{root} has rooms without annotations ({examples(shown)}): expected "
+            f"{shown[0] if shown else ''}/{_ANNOTATIONS}/CLASS_n.txt, complete them or move them away",
+            take,
+        )
+        self._rooms = [room for room in self._rooms if room.files]
         if not self._rooms:
             raise UserError(f"the areas of {root} hold no rooms: expected Area_1/ROOM/{_ANNOTATIONS}/CLASS_n.txt")
-        super().__init__(root, ROOM_CLASSES, [f"{r.folder.parent.name}_{r.folder.name}" for r in self._rooms])
+        super().__init__(root, ROOM_CLASSES, [room.name for room in self._rooms])
         self.cache = RoomCache(root / ".influencerformer" if cache is None else Path(cache))
 
     def _add_area(self, root: Path, area: Path) -> None:
@@ -79,6 +87,24 @@ class S3DISDataset(RoomDataset):
                 self._strays.append(Repair(shown_path(path, root), None, "left out: a folder that is no room"))
             else:
                 self._rooms.append(_list_room(path, root))
+
+    def files_of(self, index: int) -> list[Path]:
+        room = self._rooms[index]
+        return [room.folder / _ANNOTATIONS, *room.files]
+
+    def examine(self, index: int) -> tuple[PointSample | None, list[Defect]]:
+        """Every file of a room that cannot be used is named, not the first alone."""
+        sample, defects = super().examine(index)
+        if sample is None:
+            name, found = self.names[index], []
+            for path in self._rooms[index].files:
+                try:
+                    repairs = read_annotation(path, shown_path(path, self.root))[1]
+                    found += [self.repaired(repair, name) for repair in repairs]
+                except UserError as error:
+                    found.append(defect_of(error, [path], name))
+            defects = found if any(defect.stops for defect in found) else [*defects, *found]
+        return sample, defects
 
     def folder_repairs(self) -> list[Repair]:
         return self._strays + [repair for room in self._rooms for repair in room.strays]
@@ -112,6 +138,10 @@ class _Room:
     folder: Path
     files: list[Path]
     strays: list[Repair]
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.parent.name}_{self.folder.name}"
 
 
 def _repairs(arrays: Arrays) -> list[Repair]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from influencerformer.data.bad_samples import CheckedDataset
 
 
 @dataclass
@@ -98,17 +99,9 @@ def compact_labels(labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(labels < 0, labels, number[labels.clamp(min=0)]), classes[present[1:]]
 
 
-class PointDataset(Dataset[PointSample]):
+class PointDataset(CheckedDataset[PointSample]):
     """A data set of point samples: what readers give and transforms wrap.
 
     Attributes:
         class_names: names of the classes 0..C-1.
     """
-
-    class_names: list[str]
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> PointSample:
-        raise NotImplementedError

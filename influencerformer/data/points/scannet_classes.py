@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from influencerformer.data.bad_samples import Defect, Take, refuse
 from influencerformer.data.files import examples, read_split
 from influencerformer.data.points.label_check import Labels, check_range, number_instances
 from influencerformer.errors import UserError
@@ -76,7 +77,9 @@ def read_label_table(root: Path) -> dict[str, int]:
     return table
 
 
-def choose_scenes(root: Path, there: Sequence[str], part: str, split_file: Path | None, folder: Path) -> list[str]:
+def choose_scenes(
+    root: Path, there: Sequence[str], part: str, split_file: Path | None, folder: Path, take: Take | None = None
+) -> list[str]:
     """Names of the scenes to read.
 
     Args:
@@ -85,6 +88,7 @@ def choose_scenes(root: Path, there: Sequence[str], part: str, split_file: Path 
         part: "all" for those, or a split that ROOT or ROOT/meta_data has a file of: "train" for scannetv2_train.txt.
         split_file: a file of scene names, a line each, in place of `part`'s.
         folder: where scenes were looked for, for messages.
+        take: is handed a defect for each scene that is not there, in place of an error.
 
     Raises:
         UserError: no such file, or scenes that are not there.
@@ -101,9 +105,10 @@ def choose_scenes(root: Path, there: Sequence[str], part: str, split_file: Path 
         raise UserError(f"split file {split_file} does not exist, but {beside / split_file.name} does: name that one")
     names = read_split(split_file)
     missing = sorted(set(names) - set(there))
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} scenes of {split_file} are not in {folder}: {examples(missing)}; "
-            f"{HOW_TO_GET}"
-        )
-    return names
+    refuse(
+        [Defect(str(split_file), f"{name} is not in {folder}", name) for name in missing],
+        f"{len(missing)} of the {len(names)} scenes of {split_file} are not in {folder}: {examples(missing)}; "
+        f"{HOW_TO_GET}",
+        take,
+    )
+    return [name for name in names if name not in set(missing)]

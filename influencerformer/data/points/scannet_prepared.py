@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from influencerformer.data.bad_samples import Take
 from influencerformer.data.points.array_files import read_bin
 from influencerformer.data.points.label_check import check_points, check_range, instance_repairs, whole_colors
 from influencerformer.data.points.repairs import Repair
@@ -29,24 +30,36 @@ class ScanNetPreparedDataset(RoomDataset):
         root: the folder that holds points/ and the others.
         part: "all", or the split "train" or "val" by ROOT/scannetv2_train.txt or ROOT/meta_data/scannetv2_train.txt.
         split_file: a file of scene names, a line each, in place of these.
+        take: is handed each defect that is found here, in place of an error; the scenes they spoil are left out.
 
     Raises:
         UserError: no scenes, or scenes that are not there. Reading a scene raises one where files are missing, of other
             lengths, or hold what they must not.
     """
 
-    def __init__(self, root: str | Path, part: str = "all", split_file: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        part: str = "all",
+        split_file: str | Path | None = None,
+        take: Take | None = None,
+    ) -> None:
         root = Path(root)
         require_folder(root)
         there = sorted(path.stem for path in (root / "points").glob("*.bin"))
         if not there:
             raise UserError(f"no scenes in {root}: looked for points/SCENE.bin, found {contents(root)}")
-        chosen = choose_scenes(root, there, part, None if split_file is None else Path(split_file), root / "points")
+        split_file = None if split_file is None else Path(split_file)
+        chosen = choose_scenes(root, there, part, split_file, root / "points", take)
         self._superpoints = (root / "super_points").is_dir()
         folders = ["instance_mask", "semantic_mask", *(["super_points"] if self._superpoints else [])]
-        masks = [root / folder / f"{name}.bin" for name in chosen for folder in folders]
-        require_files(root, masks, f"each scene needs its points, {', '.join(folders)}")
-        super().__init__(root, SCANNET_CLASSES, chosen)
+        masks = [[root / folder / f"{name}.bin" for folder in folders] for name in chosen]
+        whole = require_files(root, chosen, masks, f"each scene needs its points, {', '.join(folders)}", take)
+        super().__init__(root, SCANNET_CLASSES, [chosen[index] for index in whole])
+
+    def files_of(self, index: int) -> list[Path]:
+        folders = ("points", "instance_mask", "semantic_mask", "super_points")
+        return [self.root / folder / f"{self.names[index]}.bin" for folder in folders]
 
     def folder_repairs(self) -> list[Repair]:
         return [] if self._superpoints else [Repair("super_points", None, "read without superpoints: it is not there")]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from plyfile import PlyData, PlyParseError
 
+from influencerformer.data.bad_samples import Take
 from influencerformer.data.points.label_check import check_points, instance_repairs, whole_colors
 from influencerformer.data.points.repairs import Repair, limited, shown_path
 from influencerformer.data.points.room_dataset import RoomDataset
@@ -40,24 +41,37 @@ class ScanNetDataset(RoomDataset):
         root: the folder that holds scans/ (or the scenes themselves) and the table.
         part: "all", or the split "train" or "val" by ROOT/scannetv2_train.txt or ROOT/meta_data/scannetv2_train.txt.
         split_file: a file of scene names, a line each, in place of these.
+        take: is handed each defect that is found here, in place of an error; the scenes they spoil are left out.
 
     Raises:
         UserError: no scenes, no table, scenes that are not there. Reading a scene raises one where files are missing
             or broken, or the mesh and its segments disagree in their number of vertices.
     """
 
-    def __init__(self, root: str | Path, part: str = "all", split_file: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        part: str = "all",
+        split_file: str | Path | None = None,
+        take: Take | None = None,
+    ) -> None:
         root = Path(root)
         require_folder(root)
         self.scenes = root / "scans" if (root / "scans").is_dir() else root
         there = sorted(p.name for p in self.scenes.iterdir() if p.is_dir() and p.name.startswith("scene"))
         if not there:
             raise UserError(f"no scenes in {root}: looked for scans/scene0000_00, found {contents(root)}; {HOW_TO_GET}")
-        chosen = choose_scenes(root, there, part, None if split_file is None else Path(split_file), self.scenes)
-        files = [self.scenes / name / f"{name}{ending}" for name in chosen for ending in (_MESH, _SEGMENTS)]
-        require_files(root, files, f"the scenes are incomplete; {HOW_TO_GET}")
+        split_file = None if split_file is None else Path(split_file)
+        chosen = choose_scenes(root, there, part, split_file, self.scenes, take)
+        files = [[self.scenes / name / f"{name}{ending}" for ending in (_MESH, _SEGMENTS)] for name in chosen]
+        whole = require_files(root, chosen, files, f"the scenes are incomplete; {HOW_TO_GET}", take)
         self._nyu40 = read_label_table(root)
-        super().__init__(root, SCANNET_CLASSES, chosen)
+        super().__init__(root, SCANNET_CLASSES, [chosen[index] for index in whole])
+
+    def files_of(self, index: int) -> list[Path]:
+        name = self.names[index]
+        endings = (_MESH, _SEGMENTS, ".aggregation.json", "_vh_clean.aggregation.json")
+        return [self.scenes / name / f"{name}{ending}" for ending in endings]
 
     def read(self, index: int) -> tuple[PointSample, list[Repair]]:
         name = self.names[index]
