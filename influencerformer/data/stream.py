@@ -223,9 +223,8 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
     def val_dataloader(self) -> DataLoader[Any]:
         dataset = self.eval_dataset()
         guarded = Guarded(self.dataset("val"), partial(_of_index, dataset), _index_alone)
-        return self._loader(
-            "val", guarded, EvalSampler.of_trainer(dataset, self.trainer, self.eval_batch_size), self.eval_batch_size
-        )  # type: ignore[arg-type]
+        sampler = EvalSampler.of_trainer(dataset, self.trainer, self.eval_batch_size)
+        return self._loader("val", guarded, sampler, self.eval_batch_size)
 
     def _loader(
         self, part: Literal["train", "val"], dataset: Guarded, sampler: Sampler[Any], batch_size: int

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import importlib.metadata
+import inspect
 import logging
 import sys
 import warnings
@@ -17,13 +19,19 @@ from jsonargparse import ArgumentError
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from influencerformer.errors import UserError
-from influencerformer.training.callbacks import LAST_CHECKPOINT, LastCheckpoint, RandomState, RunProgressBar
-from influencerformer.training.checkpoints import read_checkpoint
+from influencerformer.training.callbacks import (
+    LAST_CHECKPOINT,
+    BestCheckpoint,
+    LastCheckpoint,
+    RandomState,
+    RunProgressBar,
+)
+from influencerformer.training.checkpoints import DurableCheckpointIO, read_checkpoint
 from influencerformer.training.config_files import CONFIG_FILE, expand_configs, named_configs
 from influencerformer.training.loggers import MetricsFile
 from influencerformer.training.tasks import TaskName, named_task
@@ -34,13 +42,18 @@ Query-based instance segmentation without a matcher, side by side with Hungarian
 
 commands:
   fit        train a model: --config FILE, then any option as --trainer.max_steps 100; --resume to continue
-  validate   AP of a checkpoint: --checkpoint FILE
+  validate   AP (of tracks: efficiency) of a checkpoint: --checkpoint FILE
   predict    segment images: --checkpoint FILE --images FOLDER_OR_FILES --out FOLDER
-             or point clouds: --checkpoint FILE --data FORMAT:FOLDER --out FOLDER
+             or point clouds: --checkpoint FILE --points FILES_OR_FOLDER --out FOLDER
+             or the hits of events: --checkpoint FILE --events FOLDER --out FOLDER
   compare    train the same model with each loss and report how they differ: --config FILE --out FOLDER
 
-`influencerformer COMMAND --help` explains a command's options; with --task points those for point clouds.
+`influencerformer COMMAND --help` explains a command's options; with --task points those for point clouds, with
+--task tracks those for particle tracks.
 """
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -105,7 +118,7 @@ class SegmenterCLI(LightningCLI):
             "--task",
             type=TaskName,
             default="image",
-            help="image or points: what is segmented, and whose options --model and --data take",
+            help="image, points or tracks: what is segmented, and whose options --model and --data take",
         )
         parser.add_argument("--base", type=str | None, help="in a file: the configuration it starts from")
         parser.add_argument(
@@ -116,8 +129,10 @@ class SegmenterCLI(LightningCLI):
         )
         parser.link_arguments("out_dir", "trainer.default_root_dir")
         parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
-        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        options = inspect.signature(named_task(self.arguments).module).parameters
+        for name in ("num_classes", "class_names"):
+            if name in options:
+                parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def build_without_pretrained_weights(self) -> None:
         """For a model whose weights come from a checkpoint; what is saved of its options stays true."""
@@ -180,15 +195,10 @@ class FitCLI(SegmenterCLI):
             ]
         callbacks: list[Callback] = [*(self.config_init.trainer.callbacks or []), *self.extra_callbacks]
         callbacks.append(RandomState())
+        plugins = self.config_init.trainer.plugins or []
+        kwargs["plugins"] = [DurableCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
         if config.enable_checkpointing is not False:
-            best = ModelCheckpoint(
-                out_dir,
-                filename="best",
-                monitor=f"val/{self.model.values[0]}",
-                mode="max",
-                save_on_train_epoch_end=False,
-                enable_version_counter=False,
-            )
+            best = BestCheckpoint(out_dir, monitor=f"val/{self.model.values[0]}")
             callbacks += [best, LastCheckpoint(out_dir)]
         if config.enable_progress_bar is not False:
             callbacks.append(RunProgressBar())
@@ -228,12 +238,14 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
         What ran: `.trainer` (with `callback_metrics`), `.model`, `.datamodule`, `.out_dir`.
 
     Raises:
-        UserError: options, data or checkpoint cannot be used, or the loss is no longer finite.
+        UserError: options, data or checkpoint cannot be used, the loss is no longer finite, or the disk is full.
+        SystemExit: with code 0, after SIGTERM; the run's state is saved.
     """
     cli = FitCLI(
         arguments,
         "influencerformer fit",
-        "Train a mask transformer for instance segmentation of images, or with --task points of point clouds.",
+        "Train a mask transformer for instance segmentation of images, or with --task points of "
+        "point clouds, or one that finds tracks with --task tracks.",
         callbacks,
     )
     resume = cli.config.resume and cli.last_checkpoint.is_file()
@@ -241,6 +253,17 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> FitCLI:
         read_checkpoint(cli.last_checkpoint)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(cli.last_checkpoint) if resume else None)
+    except SIGTERMException:
+        if cli.trainer.is_global_zero:
+            print(f"ended by SIGTERM; continue with --resume: {cli.out_dir}", file=sys.stderr)
+        raise
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise UserError(
+            f"no more can be written in {cli.out_dir} ({error.strerror}): make room on that disk, then continue with "
+            f"--resume from the last state that was saved"
+        ) from error
     except SystemExit:  # how Lightning ends a run that was interrupted
         print(f"interrupted; continue with --resume: {cli.out_dir}", file=sys.stderr)
         raise KeyboardInterrupt from None
@@ -253,7 +276,8 @@ def validate(arguments: Sequence[str]) -> dict[str, float]:
     The options of the run, in config.yaml beside the checkpoint, are taken unless `--config` is given.
 
     Returns:
-        val/AP, val/AP50, for images val/AP75, for points val/AP25 (percent), and val/loss.
+        val/AP, val/AP50, for images val/AP75, for points val/AP25, for tracks instead val/efficiency and so on
+        (percent), and val/loss.
     """
     arguments = list(arguments)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -290,6 +314,7 @@ def _leave_out_noise() -> None:
         r".*isinstance\(treespec, LeafSpec\)",
         "Be aware that when using `ckpt_path`, callbacks",
         "Checkpoint directory .* exists and is not empty",
+        "`training_step` returned `None`",  # a batch that is left out is named by its samples
         "You're resuming from a checkpoint that ended before the epoch ended",  # our loader goes on within it
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -12,6 +12,7 @@ from influencerformer.errors import UserError
 from influencerformer.metrics.mask_ap import MaskAP
 from influencerformer.metrics.predictions import instance_predictions
 from influencerformer.models import build_model, use_hungarian_loss, use_influencer_loss, use_stock_loss
+from influencerformer.training.nonfinite import DEFAULT_SHARE, SkippedBatches
 from influencerformer.training.optimization import Schedule
 from influencerformer.training.segmenter import Loss, Segmenter
 
@@ -46,6 +47,8 @@ class InstanceSegmenter(Segmenter):
         backbone_lr_multiplier: the backbone's learning rate as a fraction of the others'.
         schedule: constant; cosine to 0; or multistep, times 0.1 at 90 % and at 95 % of the steps.
         warmup_steps: steps of linear warm-up.
+        max_nonfinite_share: share of the last 100 training batches that may have a loss that is not finite: such a
+            batch is left out and its samples are named. More stop the run; 0 stops it at the first.
         max_detections: most predictions an image that count for AP, highest scores first.
     """
 
@@ -67,10 +70,12 @@ class InstanceSegmenter(Segmenter):
         backbone_lr_multiplier: float = 0.1,
         schedule: Schedule = "multistep",
         warmup_steps: int = 0,
+        max_nonfinite_share: float = DEFAULT_SHARE,
         max_detections: int = 100,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.skipped = SkippedBatches(max_nonfinite_share)
         if loss not in USE_LOSS:
             raise UserError(f"loss must be one of {', '.join(USE_LOSS)}, got {loss!r}")
         self.model = build_model(architecture, num_classes=num_classes, num_queries=num_queries, pretrained=pretrained)

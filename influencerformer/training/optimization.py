@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 Schedule = Literal["constant", "cosine", "multistep"]
@@ -57,3 +59,32 @@ def learning_rate_factor(step: int, total_steps: float, warmup_steps: int, sched
         return 0.1 ** sum(step >= round(milestone * total_steps) for milestone in MILESTONES)
     done = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
     return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        fraction: of the run that is done, 0 to 1.
+        total_steps: its length in optimiser steps.
+    """
+
+    fraction: float
+    total_steps: int
+
+
+def follow_new_length(trainer: Trainer, before: Progress) -> None:
+    """Sets the learning rate of the next step by the length that a resumed run now has, and says what changes."""
+    rates = []
+    for config in trainer.lr_scheduler_configs:
+        scheduler: Any = config.scheduler
+        groups, step = scheduler.optimizer.param_groups, scheduler.last_epoch
+        for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            rates.append((group["lr"], base * factor(step)))
+            group["lr"] = rates[-1][1]
+    old, new = max(rates)
+    rank_zero_info(
+        f"this run was planned for {before.total_steps} steps and now has {trainer.estimated_stepping_batches}: after "
+        f"step {trainer.global_step} the learning rate follows the new length ({old:.3g} becomes {new:.3g}); the "
+        "temperature of the loss never rises again: it stays until the new length has come as far"
+    )

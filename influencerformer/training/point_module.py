@@ -13,6 +13,7 @@ from influencerformer.metrics.point_ap import PointAP
 from influencerformer.metrics.point_predictions import point_predictions
 from influencerformer.models.points.criterion import use_point_loss
 from influencerformer.models.points.point_model import build_point_model
+from influencerformer.training.nonfinite import DEFAULT_SHARE, SkippedBatches
 from influencerformer.training.optimization import Schedule
 from influencerformer.training.segmenter import Loss, Segmenter
 
@@ -44,6 +45,8 @@ class PointSegmenter(Segmenter):
         backbone_lr_multiplier: the backbone's learning rate as a fraction of the others'.
         schedule: constant; cosine to 0; or multistep, times 0.1 at 90 % and at 95 % of the steps.
         warmup_steps: steps of linear warm-up.
+        max_nonfinite_share: share of the last 100 training batches that may have a loss that is not finite: such a
+            batch is left out and its samples are named. More stop the run; 0 stops it at the first.
         max_detections: most predictions a room that count for AP, highest scores first.
     """
 
@@ -65,10 +68,12 @@ class PointSegmenter(Segmenter):
         backbone_lr_multiplier: float = 1.0,
         schedule: Schedule = "cosine",
         warmup_steps: int = 0,
+        max_nonfinite_share: float = DEFAULT_SHARE,
         max_detections: int = 200,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.skipped = SkippedBatches(max_nonfinite_share)
         if loss == "stock":
             raise UserError("loss must be influencer or hungarian for point clouds, got 'stock'")
         self.model = build_point_model(
