@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from influencerformer.losses.inputs import full_precision
 from influencerformer.losses.membership import Membership, Scratch, Segments, pixel_blocks
 
 SOFTENING = 0.1
@@ -56,14 +57,14 @@ class _Directions:
         return grad.addcmul_(direction, product.sum(-2, keepdim=True), value=-1).mul_(self.scale[..., pixels])
 
 
-def _attraction(sums: Tensor, sizes: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+def attraction_and_prototypes(sums: Tensor, sizes: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     """Attraction (B, K) and prototypes (B, Q, K) from sums of directions over segments."""
     mean = sums[..., 1:] / sizes
     length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
     return (1 - length).clamp(min=0) * exists, mean / length.clamp(min=SOFTENING**2)[:, None]
 
 
-def _repulsion(excess: Tensor, sizes: Tensor, exists: Tensor) -> Tensor:
+def repulsion_of(excess: Tensor, sizes: Tensor, exists: Tensor) -> Tensor:
     """(B, K) from sums of the excess over segments, (B, K, K + 1)."""
     pairs = exists[:, :, None] & exists[:, None]
     pairs = pairs & ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
@@ -86,21 +87,22 @@ class _Condensation(torch.autograd.Function):
         query_mask: Tensor | None,
         margin: float,
     ) -> tuple[Tensor, Tensor]:
-        directions = _Directions(logits, query_mask)
-        sums = logits.new_zeros(*logits.shape[:2], membership.num_segments)
+        directions = _Directions(full_precision(logits), query_mask)
+        ctx.dtype = logits.dtype
+        sums = sizes.new_zeros(*logits.shape[:2], membership.num_segments)
         for pixels in pixel_blocks(logits):
             sums += membership.gather(directions.at(pixels), pixels)[0]
         with torch.enable_grad():
-            attraction, prototypes = _attraction(sums.requires_grad_(), sizes, exists)
+            attraction, prototypes = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
         towards = prototypes.detach().transpose(1, 2)
-        excess = logits.new_zeros(logits.shape[0], towards.shape[1], membership.num_segments)
+        excess = sizes.new_zeros(logits.shape[0], towards.shape[1], membership.num_segments)
         near = []
         for pixels in pixel_blocks(logits):
             cosine = towards @ directions.at(pixels)
             near.append(cosine > margin)
             excess += membership.gather(cosine.sub_(margin).clamp_(min=0), pixels)[0]
         with torch.enable_grad():
-            repulsion = _repulsion(excess.requires_grad_(), sizes, exists)
+            repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
         directions.forget()
         ctx.directions, ctx.membership, ctx.near = directions, membership, near
         ctx.small = sums, excess, attraction, prototypes, repulsion
@@ -130,7 +132,7 @@ class _Condensation(torch.autograd.Function):
                 grad.baddbmm_(towards.transpose(1, 2), cosines)
                 result[..., pixels] = directions.backward(grad, pixels)
             directions.forget()
-        return result, None, None, None, None, None
+        return result.to(ctx.dtype), None, None, None, None, None
 
 
 def condensation(
@@ -167,7 +169,6 @@ def condensation(
     """
     if mask_logits.ndim == 2:
         mask_logits = mask_logits[None]
-    mask = None if query_mask is None else query_mask.to(mask_logits.dtype)[..., None]
     targets = segments.targets
     exists = targets.instance_mask
     if mask_logits.shape[1] < 2:
@@ -175,4 +176,9 @@ def condensation(
     if query_mask is not None:
         exists = exists & (query_mask.sum(1) > 1)[:, None]
     sizes = targets.sizes.clamp(min=1)[:, None]
+    if segments.compiled(mask_logits):
+        from influencerformer.losses.cpu.condensation import CompiledCondensation
+
+        return CompiledCondensation.apply(mask_logits, segments.sorted_pixels, sizes, exists, query_mask, rep_margin)
+    mask = None if query_mask is None else query_mask.to(sizes.dtype)[..., None]
     return _Condensation.apply(mask_logits, segments.membership, sizes, exists, mask, rep_margin)

@@ -1,0 +1,108 @@
+"""Condensation by kernels and matrix products, for partitions on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from influencerformer.losses.condensation import SOFTENING, attraction_and_prototypes, repulsion_of
+from influencerformer.losses.cpu import condensation_kernels as kernels
+from influencerformer.losses.cpu.arithmetic import over_rows
+from influencerformer.losses.cpu.sorted_pixels import SortedPixels
+
+
+class _Image(NamedTuple):
+    """What a backward pass needs of one image beside its logits."""
+
+    real: np.ndarray
+    mean: Tensor
+    scale: Tensor
+    near: Tensor
+
+
+class CompiledCondensation(torch.autograd.Function):
+    """As the plain form in :mod:`influencerformer.losses.condensation`: attraction and repulsion (B, K)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        pixels: SortedPixels,
+        sizes: Tensor,
+        exists: Tensor,
+        query_mask: Tensor | None,
+        margin: float,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits)
+        values = logits.detach()
+        batch, queries, num_pixels = values.shape
+        segments = pixels.num_segments
+        real = np.ones((batch, queries), np.bool_) if query_mask is None else query_mask.numpy()
+        sums, excess = torch.empty(batch, queries, segments), torch.empty(batch, segments - 1, segments)
+        means, scales = torch.empty(2, batch, num_pixels)
+        for image, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+            block = values[image].float().contiguous().numpy()
+            over_rows(
+                kernels.mean_and_scale, num_pixels, queries, block, real[image], SOFTENING, mean.numpy(), scale.numpy()
+            )
+            order = pixels.order[image]
+            ordered = mean.numpy()[order], scale.numpy()[order]
+            arguments = (block, real[image], *ordered, order, pixels.starts[image], sums[image].numpy())
+            over_rows(kernels.direction_sums, queries, num_pixels, *arguments)
+        with torch.enable_grad():
+            attraction, prototypes = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+        ctx.images = []
+        for image, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+            towards = prototypes[image].detach().T.contiguous()
+            products = towards @ values[image].float()
+            near = torch.empty_like(products, dtype=torch.bool)
+            arguments = (products.numpy(), towards.sum(1).numpy(), mean.numpy(), scale.numpy(), margin)
+            places = (pixels.order[image], pixels.starts[image], near.numpy(), excess[image].numpy())
+            over_rows(kernels.excess_sums, len(products), num_pixels, *arguments, *places)
+            ctx.images.append(_Image(real[image], mean, scale, near))
+        with torch.enable_grad():
+            repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
+        ctx.pixels, ctx.small = pixels, (sums, excess, attraction, prototypes, repulsion)
+        return attraction.detach(), repulsion.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (logits,) = ctx.saved_tensors
+        logits = logits.detach()
+        sums, excess, attraction, prototypes, repulsion = ctx.small
+        (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
+        by_excess = F.pad(by_excess, (0, 1))
+        by_prototypes = torch.empty_like(prototypes)
+        by_cosine = []
+        with torch.autocast("cpu", enabled=False):
+            for image, (real, mean, scale, near) in enumerate(ctx.images):
+                grad = torch.empty(near.shape)
+                arguments = (by_excess[image].numpy(), near.numpy(), ctx.pixels.labels[image], grad.numpy())
+                over_rows(kernels.cosine_gradient, *near.shape, *arguments)
+                scaled = grad * scale
+                torch.mm(logits[image].float(), scaled.T, out=by_prototypes[image])
+                by_prototypes[image].sub_(scaled @ mean).mul_(torch.from_numpy(real)[:, None])
+                by_cosine.append(grad)
+            (by_sums,) = torch.autograd.grad(
+                (attraction, prototypes), sums, (grads[0], by_prototypes), retain_graph=True
+            )
+            by_sums = F.pad(by_sums, (0, 1))
+            result = torch.empty_like(logits, memory_format=torch.contiguous_format)
+            for image, (real, mean, scale, _) in enumerate(ctx.images):
+                place = result[image]
+                grad = place if place.dtype == torch.float32 else torch.empty(place.shape)
+                torch.mm(prototypes[image].detach(), by_cosine[image], out=grad)
+                block = logits[image].float().contiguous().numpy()
+                arguments = (block, real, mean.numpy(), scale.numpy(), by_sums[image].numpy())
+                over_rows(
+                    kernels.logit_gradient, grad.shape[1], len(grad), *arguments, ctx.pixels.labels[image], grad.numpy()
+                )
+                if grad is not place:
+                    place.copy_(grad)
+        return result, None, None, None, None, None
