@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from influencerformer.losses import cpu
+
 
 @torch.no_grad()
 def partial_transport(
@@ -63,7 +65,15 @@ def partial_transport(
         allowed = query_mask[..., None] if allowed is None else allowed & query_mask[..., None]
     if allowed is not None:
         # a column that no query may claim is outside of instance_mask; it must only stay finite
-        potential = potential.masked_fill(~allowed & allowed.any(-2, keepdim=True), torch.inf)
+        allowed = allowed | ~allowed.any(-2, keepdim=True)
+    if potential.dtype == torch.float32 and cpu.applies(potential):
+        from influencerformer.losses.cpu.transport import compiled_transport
+
+        return compiled_transport(
+            potential, no_object_potential, instance_mask, allowed, temperature, iterations=iterations
+        )
+    if allowed is not None:
+        potential = potential.masked_fill(~allowed, torch.inf)
     log_none = -no_object_potential / temperature
     # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
     lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential

@@ -52,8 +52,8 @@ class CompiledCondensation(torch.autograd.Function):
             )
             order = pixels.order[image]
             ordered = mean.numpy()[order], scale.numpy()[order]
-            arguments = (block, real[image], *ordered, order, pixels.starts[image], sums[image].numpy())
-            over_rows(kernels.direction_sums, queries, num_pixels, *arguments)
+            places = order, pixels.starts[image], sums[image].numpy()
+            over_rows(kernels.direction_sums, queries, num_pixels, block, real[image], *ordered, *places)
         with torch.enable_grad():
             attraction, prototypes = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
         ctx.images = []
@@ -61,9 +61,19 @@ class CompiledCondensation(torch.autograd.Function):
             towards = prototypes[image].detach().T.contiguous()
             products = towards @ values[image].float()
             near = torch.empty_like(products, dtype=torch.bool)
-            arguments = (products.numpy(), towards.sum(1).numpy(), mean.numpy(), scale.numpy(), margin)
-            places = (pixels.order[image], pixels.starts[image], near.numpy(), excess[image].numpy())
-            over_rows(kernels.excess_sums, len(products), num_pixels, *arguments, *places)
+            over_rows(
+                kernels.excess_sums,
+                *products.shape,
+                products.numpy(),
+                towards.sum(1).numpy(),
+                mean.numpy(),
+                scale.numpy(),
+                margin,
+                pixels.order[image],
+                pixels.starts[image],
+                near.numpy(),
+                excess[image].numpy(),
+            )
             ctx.images.append(_Image(real[image], mean, scale, near))
         with torch.enable_grad():
             repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
@@ -83,8 +93,10 @@ class CompiledCondensation(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for image, (real, mean, scale, near) in enumerate(ctx.images):
                 grad = torch.empty(near.shape)
-                arguments = (by_excess[image].numpy(), near.numpy(), ctx.pixels.labels[image], grad.numpy())
-                over_rows(kernels.cosine_gradient, *near.shape, *arguments)
+                labels = ctx.pixels.labels[image]
+                over_rows(
+                    kernels.cosine_gradient, *near.shape, by_excess[image].numpy(), near.numpy(), labels, grad.numpy()
+                )
                 scaled = grad * scale
                 torch.mm(logits[image].float(), scaled.T, out=by_prototypes[image])
                 by_prototypes[image].sub_(scaled @ mean).mul_(torch.from_numpy(real)[:, None])
@@ -98,10 +110,17 @@ class CompiledCondensation(torch.autograd.Function):
                 place = result[image]
                 grad = place if place.dtype == torch.float32 else torch.empty(place.shape)
                 torch.mm(prototypes[image].detach(), by_cosine[image], out=grad)
-                block = logits[image].float().contiguous().numpy()
-                arguments = (block, real, mean.numpy(), scale.numpy(), by_sums[image].numpy())
                 over_rows(
-                    kernels.logit_gradient, grad.shape[1], len(grad), *arguments, ctx.pixels.labels[image], grad.numpy()
+                    kernels.logit_gradient,
+                    grad.shape[1],
+                    len(grad),
+                    logits[image].float().contiguous().numpy(),
+                    real,
+                    mean.numpy(),
+                    scale.numpy(),
+                    by_sums[image].numpy(),
+                    ctx.pixels.labels[image],
+                    grad.numpy(),
                 )
                 if grad is not place:
                     place.copy_(grad)

@@ -109,7 +109,7 @@ def excess_sums(
 
 @numba.njit(**JIT)
 def cosine_gradient(first: int, last: int, by_excess: Array, near: Flags, labels: Index, result: Array) -> None:
-    """Of prototypes first..last the gradient with respect to cosines, (K, N); ``by_excess`` (K, S + 1) ends in zeros."""
+    """Of prototypes first..last the gradient by cosines, (K, N); ``by_excess`` (K, S + 1) ends in zeros."""
     for k in range(first, last):
         values, flags, row = by_excess[k], near[k], result[k]
         for n in range(row.shape[0]):

@@ -1,0 +1,119 @@
+"""Partial entropic transport by a kernel: as the plain form, in the log domain, on the instances that exist."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from influencerformer.losses.cpu.arithmetic import JIT, exp_of_negative, f32, over_rows
+
+Array = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@numba.njit(inline="always", **JIT)
+def _push(row: Array, pull: Array, log_none: float) -> float:
+    """-log(e^log_none + sum over k of e^(row_k + pull_k))."""
+    top = log_none
+    for k in range(row.shape[0]):
+        top = max(top, row[k] + pull[k])
+    total = exp_of_negative(log_none - top)
+    for k in range(row.shape[0]):
+        total += exp_of_negative(row[k] + pull[k] - top)
+    return -top - f32(math.log(total))
+
+
+@numba.njit(**JIT)
+def _claims(
+    first: int,
+    last: int,
+    potential: Array,
+    none: Array,
+    exists: Flags,
+    allowed: Flags,
+    temperature: float,
+    iterations: int,
+    claims: Array,
+) -> None:
+    """Of matrices first..last of (M, Q, K); where no query of an instance is allowed, all are."""
+    tau = f32(temperature)
+    for m in range(first, last):
+        columns = np.flatnonzero(exists[m])
+        queries, instances = potential.shape[1], columns.shape[0]
+        kernel = np.empty((queries, instances), np.float32)
+        lowest, pull = np.full(instances, np.inf, np.float32), np.empty(instances, np.float32)
+        top, total = np.empty(instances, np.float32), np.empty(instances, np.float32)
+        for q in range(queries):
+            row = kernel[q]
+            for k in range(instances):
+                row[k] = potential[m, q, columns[k]] if allowed[m, q, columns[k]] else np.inf
+                lowest[k] = min(lowest[k], row[k])
+        for k in range(instances):
+            pull[k] = -lowest[k] / tau
+        for q in range(queries):
+            row = kernel[q]
+            for k in range(instances):
+                row[k] = (lowest[k] - row[k]) / tau
+        push = np.empty(queries, np.float32)
+        for _ in range(iterations):
+            top[:] = -np.inf
+            for q in range(queries):
+                row = kernel[q]
+                push[q] = _push(row, pull, -none[m, q] / tau)
+                for k in range(instances):
+                    top[k] = max(top[k], row[k] + push[q])
+            total[:] = 0
+            for q in range(queries):
+                row = kernel[q]
+                for k in range(instances):
+                    total[k] += exp_of_negative(row[k] + push[q] - top[k])
+            for k in range(instances):
+                pull[k] = -top[k] - f32(math.log(total[k]))
+        claims[m] = 0
+        for q in range(queries):
+            row = kernel[q]
+            for k in range(instances):
+                exponent = row[k] + push[q] - top[k]
+                row[k] = exp_of_negative(exponent) / total[k] if exponent > f32(-87) else f32(0)
+            for k in range(instances):
+                claims[m, q, columns[k]] = row[k]
+
+
+def compiled_transport(
+    potential: Tensor,
+    no_object_potential: Tensor,
+    instance_mask: Tensor,
+    allowed: Tensor | None,
+    temperature: float,
+    iterations: int,
+) -> Tensor:
+    """Of (..., Q, K) potentials as :func:`influencerformer.losses.transport.partial_transport`."""
+    shape = potential.shape
+    if not potential.numel():
+        return torch.zeros_like(potential)
+    flat = potential.reshape(-1, *shape[-2:]).contiguous()
+    none = no_object_potential.expand(shape[:-1]).reshape(flat.shape[:2]).contiguous()
+    exists = instance_mask.expand(*shape[:-2], shape[-1]).reshape(len(flat), -1).contiguous()
+    if allowed is None:
+        free = np.broadcast_to(np.ones((), np.bool_), tuple(flat.shape))
+    else:
+        free = allowed.expand(shape).reshape(flat.shape).numpy()
+    claims = torch.empty_like(flat)
+    over_rows(
+        _claims,
+        len(flat),
+        flat[0].numel() * iterations,
+        flat.numpy(),
+        none.numpy(),
+        exists.numpy(),
+        free,
+        temperature,
+        iterations,
+        claims.numpy(),
+    )
+    return claims.view(shape)
