@@ -88,9 +88,8 @@ class TrackMetrics:
       here. TrackML gives noise and particles of fewer than four hits no weight.
 
     Particles that fail the cuts of the reader need not be found, and tracks of them are left out of all of the above:
-    they are neither right nor fake. Without particles
-    of interest efficiencies and the score are nan; without tracks the other values are 0. Average precision is not among the values:
-    tracks have no scores by which they could be ranked.
+    they are neither right nor fake. Without particles of interest efficiencies and the score are nan; without tracks
+    the other values are 0. There is no average precision: tracks have no scores by which they could be ranked.
 
     Source: trackml-library for the double majority; fakes and duplicates by the majority of a track's hits, as in ACTS.
 

@@ -16,7 +16,7 @@ from influencerformer.data.stream import StreamDataModule
 from influencerformer.data.tracks.augment import TrackTransform
 from influencerformer.data.tracks.collate import collate_events
 from influencerformer.data.tracks.cuts import Cuts
-from influencerformer.data.tracks.event_files import write_events
+from influencerformer.data.tracks.event_files import VERSION, write_events
 from influencerformer.data.tracks.event_folder import EventFolder
 from influencerformer.data.tracks.generate import OPTIONS
 from influencerformer.data.tracks.sample import Event
@@ -170,12 +170,12 @@ class TrackDataModule(StreamDataModule[Event]):
         return names[len(names) - val :] if part == "val" else names[:train]
 
     def _generate(self, part: Part) -> Path:
-        """Events of other options have another folder."""
+        """Events of other options, or of another version of the generator, have another folder."""
         count = self.events[part] or _GENERATED[part]
         options: dict[str, Any] = {
             "particles": self.num_particles,
             "seed": int(np.random.SeedSequence((self.data_seed, get_args(Part).index(part))).generate_state(1)[0]),
             **self.generator,
         }
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps([VERSION, options], sort_keys=True).encode()).hexdigest()[:8]
         return write_events(self.root / f"{part}_{count}events_{digest}", count, **options)

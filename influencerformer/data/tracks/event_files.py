@@ -17,8 +17,8 @@ from influencerformer.data.tracks.generate import OPTIONS, generate_event
 from influencerformer.data.tracks.tables import EventTables, Table
 from influencerformer.errors import UserError
 
-# Raise when what is generated changes: folders of another version are then not taken for this one's.
-_VERSION = 1
+VERSION = 2
+"""Raised when what is generated changes: folders of another version are then not taken for this one's."""
 _MARKER = "generated_events.json"
 
 
@@ -61,7 +61,7 @@ def write_events(
     if unknown:
         raise UserError(f"generated events have no option {min(unknown)}")
     folder = Path(folder)
-    wanted = {"version": _VERSION, "events": events, "particles": [low, high], "seed": seed, "compress": compress}
+    wanted = {"version": VERSION, "events": events, "particles": [low, high], "seed": seed, "compress": compress}
     wanted["options"] = options
     try:
         if not _is_there(folder, wanted):
