@@ -14,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from influencerformer.data.accumulation import TrainLoader
 from influencerformer.data.bad_samples import (
     BAD_SAMPLES_FILE,
     BadDataError,
@@ -190,6 +191,13 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
         ledger.check_share()
         return self._usable(dataset, ledger) if part == "val" else dataset
 
+    def open_part(self, part: Literal["train", "val"], take: Take | None) -> Any:
+        """Opens a part anew; `take` is handed what is amiss, in place of an error at the first."""
+        return self._open(part, take)
+
+    def _open(self, part: Any, take: Take | None) -> Any:
+        raise NotImplementedError
+
     def _usable(self, dataset: Any, ledger: Ledger) -> Any:
         """Reads every sample of a validation once: processes must agree on which ones are left out."""
         kept = []
@@ -218,29 +226,26 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
         sampler = StreamSampler.of_trainer(dataset, self.trainer, self.seed, self.batch_size)
         tries = 1 if self.on_bad_sample == "stop" else most_tries(len(dataset))
         guarded = Guarded(source, dataset.drawn_from, dataset.candidates, tries)
-        return self._loader("train", guarded, sampler, self.batch_size)
+        options = self._loader_options(sampler, self.batch_size)
+        return TrainLoader(guarded, self.ledger("train"), self.trainer, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
         dataset = self.eval_dataset()
         guarded = Guarded(self.dataset("val"), partial(_of_index, dataset), _index_alone)
         sampler = EvalSampler.of_trainer(dataset, self.trainer, self.eval_batch_size)
-        return self._loader("val", guarded, sampler, self.eval_batch_size)
+        return GuardedLoader(guarded, self.ledger("val"), **self._loader_options(sampler, self.eval_batch_size))
 
-    def _loader(
-        self, part: Literal["train", "val"], dataset: Guarded, sampler: Sampler[Any], batch_size: int
-    ) -> DataLoader[Any]:
-        return GuardedLoader(
-            dataset,
-            self.ledger(part),
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=GuardedCollate(self.collate),
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # a pass over the loader draws none of the run's random numbers
-        )
+    def _loader_options(self, sampler: Sampler[Any], batch_size: int) -> dict[str, Any]:
+        return {
+            "batch_size": batch_size,
+            "sampler": sampler,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": GuardedCollate(self.collate),
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": leave_signals_to_the_trainer,
+            "generator": torch.Generator(),  # a pass over the loader draws none of the run's random numbers
+        }
 
 
 def _of_index(dataset: Dataset[Item], key: int, index: int) -> Item:

@@ -14,9 +14,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from influencerformer.data.accumulation import ACCUMULATION
 from influencerformer.data.eval_sampler import EvalSampler
 from influencerformer.errors import UserError
 from influencerformer.losses import HungarianMaskLoss, MaskInfluencerLoss
+from influencerformer.losses.normalizer import Accumulation, accumulated_with
 from influencerformer.models import set_progress
 from influencerformer.training.nonfinite import (
     DEFAULT_SHARE,
@@ -127,8 +129,10 @@ class Segmenter(LightningModule):
         self._clock.reset()
         self._running.keep()
         loss, problem = None, ""
+        step = batch.get(ACCUMULATION)
         try:
-            loss = self(batch).loss
+            with accumulated_with(Accumulation(**step) if step else None):
+                loss = self(batch).loss
             problem = self._problem(loss)
         except (ValueError, FloatingPointError) as error:
             if not any(word in str(error) for word in NON_FINITE_WORDS):
