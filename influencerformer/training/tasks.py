@@ -12,14 +12,16 @@ import lightning
 
 from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.data.points.datamodule import PointDataModule
+from influencerformer.data.tracks.datamodule import TrackDataModule
 from influencerformer.errors import UserError
 from influencerformer.training.checkpoints import read_checkpoint
 from influencerformer.training.config_files import named_configs, resolve_config
 from influencerformer.training.module import InstanceSegmenter
 from influencerformer.training.point_module import PointSegmenter
 from influencerformer.training.segmenter import Segmenter
+from influencerformer.training.track_module import TrackSegmenter
 
-TaskName = Literal["image", "points"]
+TaskName = Literal["image", "points", "tracks"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "image": Task(InstanceSegmenter, InstanceDataModule, "images"),
     "points": Task(PointSegmenter, PointDataModule, "point clouds"),
+    "tracks": Task(TrackSegmenter, TrackDataModule, "events"),
 }
 
 

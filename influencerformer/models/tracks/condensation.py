@@ -94,7 +94,7 @@ class CondensationTracker(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features = in_features
-        self.encoder = HitEncoder(in_features, dim, num_layers, num_heads, window)
+        self.backbone = HitEncoder(in_features, dim, num_layers, num_heads, window)
         self.followers = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, embedding_dim))
         self.influencers = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, embedding_dim))
         try:
@@ -120,7 +120,7 @@ class CondensationTracker(nn.Module):
             UserError, ValueError: see :func:`influencerformer.models.tracks.batch.pack_hits`.
         """
         hits = pack_hits(batch, self.in_features)
-        encoded = self.encoder(*hits)
+        encoded = self.backbone(*hits)
         outputs = EmbeddingOutputs(
             list(self.followers(encoded).split(hits.sizes)), list(self.influencers(encoded).split(hits.sizes))
         )

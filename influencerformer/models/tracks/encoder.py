@@ -51,7 +51,7 @@ class WindowAttention(nn.Module):
         normed = self.norm(hits)
         query, key = self.query_key(normed + places).chunk(2, -1)
         query, key, value = (
-            part[index].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            part.index_select(0, index.flatten()).view(*index.shape, self.num_heads, -1).transpose(1, 2)
             for part, index in (
                 (query, windows.members),
                 (key, windows.keys),
@@ -59,10 +59,8 @@ class WindowAttention(nn.Module):
             )
         )
         mask = windows.is_key[:, None, None]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
-        # Every hit is a member once: the place of each in the windows puts them back into their order.
-        order = windows.members[windows.is_member]
-        hits = hits + self.out(torch.zeros_like(hits).index_copy(0, order, seen[windows.is_member]))
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+        hits = hits + self.out(seen.reshape(-1, hits.shape[1]).index_select(0, windows.slots))
         return hits + self.feedforward(hits)
 
 

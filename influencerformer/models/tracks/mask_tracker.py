@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -118,7 +119,7 @@ class MaskTracker(nn.Module):
             raise UserError(f"loss must be one of {', '.join(LOSSES)} for the mask tracker, got {loss!r}")
         self.in_features = in_features
         self.num_queries = num_queries
-        self.encoder = HitEncoder(in_features, dim, num_layers, num_heads, window)
+        self.backbone = HitEncoder(in_features, dim, num_layers, num_heads, window)
         self.decoder = QueryDecoder(
             dim,
             decoder_layers,
@@ -146,7 +147,7 @@ class MaskTracker(nn.Module):
             UserError, ValueError: see :func:`influencerformer.models.tracks.batch.pack_hits`.
         """
         hits = pack_hits(batch, self.in_features)
-        tokens = TokenSet(self.encoder(*hits), hit_coordinates(hits.positions), hits.sizes)
+        tokens = TokenSet(self.backbone(*hits), hit_coordinates(hits.positions), hits.sizes)
         seeds = self._seeds(hits)
         predicted = self.decoder(tokens, [Memory(tokens)], seeds)
         outputs = TrackMasks(predicted.mask_logits, predicted.class_logits, seeds)
@@ -169,21 +170,43 @@ class MaskTracker(nn.Module):
 
 @torch.no_grad()
 def masked_tracks(
-    mask_logits: Tensor, class_logits: Tensor, score_threshold: float = 0.5, min_hits: int = MIN_HITS
+    mask_logits: Tensor,
+    class_logits: Tensor,
+    score_threshold: float = 0.5,
+    max_iou: float = 0.5,
+    min_hits: int = MIN_HITS,
 ) -> Tensor:
     """Tracks from masks: every hit goes to the query that claims it most, if that claims it above 0.5.
+
+    Before, of queries whose masks are much the same (IoU above ``max_iou``) all but the most confident are left out.
 
     Args:
         mask_logits: (Q, N).
         class_logits: (Q, 2): track, no-object.
         score_threshold: queries with a lower probability of being a track are left out.
+        max_iou: most overlap that two tracks may have.
         min_hits: a track with fewer hits is none.
 
     Returns:
         (N,) int64, 0 none, 1..m tracks without gaps.
     """
-    kept = class_logits.float().softmax(-1)[:, 0] >= score_threshold
-    if not bool(kept.any()):
+    scores = class_logits.float().softmax(-1)[:, 0]
+    order = scores.argsort(descending=True, stable=True)
+    logits = mask_logits[order[scores[order] >= score_threshold]]
+    logits = logits[_distinct(logits > 0, max_iou)]
+    if not len(logits):
         return torch.zeros(mask_logits.shape[1], dtype=torch.int64, device=mask_logits.device)
-    best, query = mask_logits[kept].max(0)
+    best, query = logits.max(0)
     return drop_short(torch.where(best > 0, query + 1, 0), min_hits)
+
+
+def _distinct(masks: Tensor, max_iou: float) -> Tensor:
+    """Which of (Q, N) masks, the best first, overlap none of those before that are kept."""
+    rows = masks.float()
+    shared = rows @ rows.T
+    sizes = shared.diagonal()
+    alike = (shared > max_iou * (sizes[:, None] + sizes - shared)).cpu().numpy()
+    kept = np.zeros(len(masks), dtype=bool)
+    for index in range(len(masks)):
+        kept[index] = not alike[index, :index][kept[:index]].any()
+    return torch.from_numpy(kept).to(masks.device)

@@ -13,17 +13,17 @@ from torch import Tensor
 class Windows:
     """S windows of W hits each, over all events of a batch; each window attends to 2 W hits around it.
 
-    Every hit is in one window. Slots beyond an event's hits repeat some hit and are marked.
+    Slots beyond an event's hits repeat some of its hits; `slots` and `is_key` leave them out.
 
     Attributes:
         members: (S, W) int64, hits of each window, numbered over the batch.
-        is_member: (S, W) bool, False where the hit of the slot is in an earlier window already.
+        slots: (T,) int64, the place of each hit in the flattened `members`.
         keys: (S, 2 W) int64, hits that the window's hits attend to, each at most once where `is_key`.
         is_key: (S, 2 W) bool.
     """
 
     members: Tensor
-    is_member: Tensor
+    slots: Tensor
     keys: Tensor
     is_key: Tensor
 
@@ -49,22 +49,22 @@ def azimuth_windows(phi: Tensor, sizes: Sequence[int], width: int, shift: int = 
     if sum(sizes) != len(phi):
         raise ValueError(f"sizes add up to {sum(sizes)} hits, phi has {len(phi)}")
     device = phi.device
-    slots = torch.arange(2 * width, device=device)
+    offsets = torch.arange(2 * width, device=device)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    start = 0
+    start = first_slot = 0
     for size in sizes:
         order = start + phi[start : start + size].argsort(stable=True)
         first = torch.arange(0, size, width, device=device)[:, None]
-        place = first + slots[:width]
-        around = first - width // 2 + slots
+        place = first + offsets[:width]
+        around = first - width // 2 + offsets
         parts.append(
             (
                 order[(place + shift) % max(size, 1)],
-                place < size,
+                (order.argsort() - shift) % max(size, 1) + first_slot,
                 order[(around + shift) % max(size, 1)],
-                (slots < size).expand(len(first), -1),
+                (offsets < size).expand(len(first), -1),
             )
         )
-        start += size
-    members, is_member, keys, is_key = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Windows(members, is_member, keys, is_key)
+        start, first_slot = start + size, first_slot + width * len(first)
+    members, slots, keys, is_key = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Windows(members, slots, keys, is_key)
