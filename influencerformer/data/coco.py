@@ -11,8 +11,8 @@ from pycocotools import mask as rle_api
 from torch import Tensor
 
 from influencerformer.data.bad_samples import Defect, Take, defect_of
-from influencerformer.data.coco_json import area_of, choose, find_images, read_coco, shown, with_masks
-from influencerformer.data.files import read_image
+from influencerformer.data.coco_json import area_of, choose, find_images, read_coco, with_masks
+from influencerformer.data.files import read_image, shown
 from influencerformer.data.rle import as_text, decode, encode, encode_labels, mask_fault, to_rle
 from influencerformer.data.sample import InstanceDataset, Sample
 from influencerformer.errors import UserError
@@ -71,9 +71,12 @@ class CocoDataset(InstanceDataset):
         return [self.folder / self.name_of(index), self.path]
 
     def examine(self, index: int) -> tuple[Sample | None, list[Defect]]:
-        """Every annotation is looked at: several of an image may be broken."""
+        """Where there is no sample, every annotation is looked at: several of an image may be broken."""
+        sample, first = super().examine(index)
+        if sample is not None:
+            return sample, []
         image, name = self.images[index], self.name_of(index)
-        defects = []
+        defects: list[Defect] = []
         for annotation in self._annotations[index]:
             fault = mask_fault(annotation["segmentation"], image["height"], image["width"])
             if fault is not None:
@@ -82,7 +85,7 @@ class CocoDataset(InstanceDataset):
             read_image(self.folder / name)
         except UserError as error:
             defects.append(defect_of(error, [self.folder / name], name))
-        return (None, defects) if defects else super().examine(index)
+        return None, defects or first
 
     def rles(self, index: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """(annotation, its mask as compressed RLE) of every annotation of one image that covers a pixel."""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from influencerformer.data.bad_samples import Defect, Take, refuse
-from influencerformer.data.files import examples, read_json, read_split
+from influencerformer.data.files import examples, read_json, read_split, shown
 from influencerformer.data.rle import has_size, may_cover
 from influencerformer.errors import UserError
 
@@ -291,13 +291,6 @@ def find_images(content: CocoContent, folder: Path, take: Take | None) -> None:
 
 def _within(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
-
-
-def shown(value: object) -> str:
-    """A value of a json for a message: short, and on one line."""
-    text = value if isinstance(value, str) else repr(value)
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:200])
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def area_of(annotation: Record, mask_area: float) -> float:

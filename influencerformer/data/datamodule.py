@@ -149,8 +149,11 @@ class InstanceDataModule(StreamDataModule[Sample]):
     def dataset(self, part: Literal["train", "val"]) -> InstanceDataset:
         """The samples as they are on disk, untransformed."""
         if part not in self._datasets:
-            self._datasets[part] = self.opened(part, partial(self._open, self.splits[part]))
+            self._datasets[part] = self.opened(part, partial(self.open_part, part))
         return self._datasets[part]
+
+    def open_part(self, part: Literal["train", "val"], take: Take | None) -> InstanceDataset:
+        return self._open(self.splits[part], take)
 
     def _open(self, split: str, take: Take | None) -> InstanceDataset:
         if self.format == "scenes":
@@ -187,7 +190,10 @@ class InstanceDataModule(StreamDataModule[Sample]):
         if self._ground_truth is None:
             val = self.dataset("val")
             unchanged = self.eval_transform == EvalTransform(min_area=self.eval_transform.min_area)
-            self._ground_truth = ground_truth(val if unchanged else self.eval_dataset())
+            try:
+                self._ground_truth = ground_truth(val if unchanged else self.eval_dataset())
+            except UserError as error:
+                raise UserError(f"{error}; {self.ledger('val').advice}") from None
         return self._ground_truth
 
     def eval_dataset(self) -> EvalDataset:

@@ -26,6 +26,13 @@ def examples(items: Sequence[object], limit: int = 3) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
+def shown(value: object) -> str:
+    """A value of a file for a message: short, on one line, and without what a terminal would act on."""
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:200])
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 

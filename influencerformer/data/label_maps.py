@@ -146,15 +146,18 @@ class LabelMapDataset(InstanceDataset):
         )
 
     def examine(self, index: int) -> tuple[Sample | None, list[Defect]]:
-        """Image and label map are read one by one: both may be broken."""
-        defects = []
+        """Where there is no sample, image and label map are read one by one: both may be broken."""
+        sample, first = super().examine(index)
+        if sample is not None:
+            return sample, []
+        defects: list[Defect] = []
         name = self.names[index]
         for read, path in ((read_image, self._images[name]), (read_label_map, self._labels[name])):
             try:
                 read(path)
             except UserError as error:
                 defects.append(defect_of(error, [path], name))
-        return (None, defects) if defects else super().examine(index)
+        return None, defects or first
 
     def _class_labels(self, name: str, values: Tensor) -> Tensor:
         if self._classes is None:

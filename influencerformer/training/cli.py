@@ -1,4 +1,4 @@
-"""The command `influencerformer`: fit, validate, predict, compare."""
+"""The command `influencerformer`: fit, validate, predict, compare, check."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ commands:
              or point clouds: --checkpoint FILE --points FILES_OR_FOLDER --out FOLDER
              or the hits of events: --checkpoint FILE --events FOLDER --out FOLDER
   compare    train the same model with each loss and report how they differ: --config FILE --out FOLDER
+  check      read a whole data set and list every defect in it: FORMAT:FOLDER, or --config FILE
 
 `influencerformer COMMAND --help` explains a command's options; with --task points those for point clouds, with
 --task tracks those for particle tracks.
@@ -314,6 +315,7 @@ def _leave_out_noise() -> None:
         r".*isinstance\(treespec, LeafSpec\)",
         "Be aware that when using `ckpt_path`, callbacks",
         "Checkpoint directory .* exists and is not empty",
+        "You have overridden `transfer_batch_to_device` in `LightningModule`",  # tracks: events stay on the CPU
         "`training_step` returned `None`",  # a batch that is left out is named by its samples
         "You're resuming from a checkpoint that ended before the epoch ended",  # our loader goes on within it
     ):
@@ -347,8 +349,12 @@ def run(command: str, options: list[str]) -> int:
         from influencerformer.training.compare import main as compare
 
         return compare(options)
+    elif command == "check":
+        from influencerformer.training.check import main as check
+
+        return check(options)
     else:
-        raise UserError(f"unknown command {command!r}: expected fit, validate, predict or compare")
+        raise UserError(f"unknown command {command!r}: expected fit, validate, predict, compare or check")
     return 0
 
 

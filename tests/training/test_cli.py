@@ -19,7 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys)
     assert code == 0
-    for command in ("fit", "validate", "predict", "compare"):
+    for command in ("fit", "validate", "predict", "compare", "check"):
         assert f"\n  {command} " in out
 
 
@@ -46,7 +46,7 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train"], "unknown command 'train': expected fit, validate, predict or compare"),
+        (["train"], "unknown command 'train': expected fit, validate, predict, compare or check"),
         (["fit"], "fit needs --config FILE"),
         (["fit", "--config"], "config"),
         (["fit", "--config", "absent.yaml"], "cannot read the configuration absent.yaml: No such file"),

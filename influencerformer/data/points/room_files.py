@@ -18,7 +18,7 @@ from influencerformer.errors import UserError
 
 # Raise when what is written changes: folders of another version are then not taken for this one's.
 _VERSION = 1
-_MARKER = "generated_rooms.json"
+MARKER = "generated_rooms.json"
 # Areas for training and validation, as S3DIS is usually split.
 _AREAS = (1, 5)
 
@@ -67,7 +67,7 @@ def _write_rooms(root: Path, wanted: dict[str, Any], room_options: dict[str, Any
         for part, index in progress(rooms, "Generating rooms"):
             seed = int(np.random.SeedSequence((wanted["seed"], part, index)).generate_state(1, np.uint64)[0])
             _write_room(temporary / f"Area_{_AREAS[part]}" / f"room_{index + 1}", _generate(seed, room_options))
-        (temporary / _MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        (temporary / MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
         temporary.chmod(0o755)
         try:
             if root.is_dir():
@@ -85,7 +85,7 @@ def _is_there(root: Path, wanted: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / _MARKER).read_text(encoding="utf-8"))
+        found = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
     if found != wanted:
