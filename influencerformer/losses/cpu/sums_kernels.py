@@ -17,9 +17,12 @@ BLOCK = 1024
 
 
 @numba.njit(inline="always", **JIT)
-def _take(row: Array, order: Index, place: Array) -> None:
+def _take(row: Array, order: Index, place: Array, spare: Array) -> None:
+    """The row in another order; first brought into cache by a copy, as reading in no order would wait for memory."""
+    for n in range(row.shape[0]):
+        spare[n] = row[n]
     for n in range(order.shape[0]):
-        place[n] = row[order[n]]
+        place[n] = spare[order[n]]
 
 
 @numba.njit(inline="always", **JIT)
@@ -86,7 +89,7 @@ def forward(
             inside_logit[q], inside_sigma[q], inside_softplus[q] = 0, 0, 0
             total_softplus[q], total_sigma[q] = 0, 0
             continue
-        _take(logits[q], order, values)
+        _take(logits[q], order, values, sigma)
         softplus = bg_weight * _sigmoid_and_softplus(values[: starts[1]], sigma[: starts[1]])
         if split:
             for j in range(1, segments):
@@ -132,7 +135,7 @@ def backward(
         if not active[q]:
             row[:] = 0
             continue
-        _take(logits[q], order, values)
+        _take(logits[q], order, values, sigma)
         _sigmoid(values, sigma)
         for j in range(segments):
             a, h = by_logit[q, j], by_sigma[q, j] + by_total_sigma[q]
