@@ -26,9 +26,7 @@ def naive_keys(order: list[int], place: int, width: int, shift: int) -> set[int]
     st.integers(0, 7),
     st.integers(0, 1000),
 )
-def test_each_hit_is_a_member_once_and_sees_its_neighbours(
-    sizes: list[int], width: int, shift: int, seed: int
-) -> None:
+def test_each_hit_is_a_member_once_and_sees_its_neighbours(sizes: list[int], width: int, shift: int, seed: int) -> None:
     phi = (2 * torch.rand(sum(sizes), generator=torch.Generator().manual_seed(seed)) - 1) * math.pi
     windows = azimuth_windows(phi, sizes, width, shift)
     assert torch.equal(windows.members.flatten()[windows.slots], torch.arange(sum(sizes)))
