@@ -72,8 +72,9 @@ def defect_of(error: Exception, files: Sequence[Path | str], sample: str | None)
     what = " ".join(str(error).split())
     if not isinstance(error, UserError):
         what = f"cannot be used ({f'{type(error).__name__}: {what}'.rstrip(': ')})"
-    named = [str(file) for file in files if str(file) in what]
-    file = max(named, key=len) if named else str(files[0]) if files else sample or "data"
+    named = {str(file): what.find(str(file)) for file in files if str(file) in what}
+    first = [file for file, place in named.items() if place == min(named.values())]
+    file = max(first, key=len) if first else str(files[0]) if files else sample or "data"
     what = what.removeprefix(file).lstrip(": ").replace(file, Path(file).name)
     return Defect(file, what, sample)
 

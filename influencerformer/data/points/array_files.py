@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,27 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         UserError: the file is missing, truncated, or no array of numbers.
     """
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            _check_header(file, path)
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: the room is incomplete") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an array of numbers ({error}): replace the file") from error
+    except Exception as error:  # what numpy raises depends on what the file is
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an array of numbers ({reason}): replace the file") from error
+
+
+def _check_header(file: BinaryIO, path: Path) -> None:
+    """Raises a ValueError where an array is said to be larger than its file: memory is taken for all of it."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"it holds {dtype.name} values")
+    stated, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+    if stated > there:
+        raise ValueError(f"its header promises {stated} bytes of numbers, it has {there}")
+    file.seek(0)
 
 
 def read_bin(path: Path, dtype: npt.DTypeLike, count: int | None = None, columns: int = 1) -> npt.NDArray[Any]:

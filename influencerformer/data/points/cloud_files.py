@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from plyfile import PlyData, PlyParseError
 
+from influencerformer.data.points.array_files import read_npy
+from influencerformer.data.points.ply_files import read_vertices
 from influencerformer.data.points.sample import PointSample
 from influencerformer.errors import UserError
 
@@ -61,10 +63,7 @@ def read_cloud(path: Path, sample_id: int = 0) -> PointSample:
 
 
 def _read_ply(path: Path) -> npt.NDArray[Any]:
-    try:
-        vertices = PlyData.read(str(path))["vertex"].data
-    except (PlyParseError, KeyError, OSError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a PLY file with vertices ({error}): replace the file") from error
+    vertices = read_vertices(path, "a PLY file with vertices")
     names = vertices.dtype.names or ()
     missing = [name for name in "xyz" if name not in names]
     if missing:
@@ -72,13 +71,20 @@ def _read_ply(path: Path) -> npt.NDArray[Any]:
     columns = ["x", "y", "z"]
     if {"red", "green", "blue"} <= set(names):
         columns += ["red", "green", "blue"]
+    if any(vertices[name].dtype.kind not in "iuf" for name in columns):
+        raise UserError(f"{path} has vertices whose {', '.join(columns)} are not all numbers: replace the file")
     return np.stack([vertices[name].astype(np.float64) for name in columns], 1)
 
 
 def _read_table(path: Path, suffix: str) -> npt.NDArray[Any]:
     try:
-        values = np.load(path, allow_pickle=False) if suffix == ".npy" else np.loadtxt(path, ndmin=2)
-        return np.asarray(values, dtype=np.float64)
-    except (ValueError, OSError, EOFError, TypeError) as error:
+        if suffix == ".npy":
+            return np.asarray(read_npy(path), dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file is named below
+            return np.asarray(np.loadtxt(path, ndmin=2), dtype=np.float64)
+    except UserError:
+        raise
+    except Exception as error:  # what numpy raises depends on what the file is
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as points, x y z or x y z r g b ({reason}): replace the file") from None

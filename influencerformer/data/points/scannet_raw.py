@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from plyfile import PlyData, PlyParseError
 
 from influencerformer.data.bad_samples import Take
+from influencerformer.data.files import read_json
 from influencerformer.data.points.label_check import check_points, instance_repairs, whole_colors
+from influencerformer.data.points.ply_files import read_vertices
 from influencerformer.data.points.repairs import Repair, limited, shown_path
 from influencerformer.data.points.room_dataset import RoomDataset
 from influencerformer.data.points.room_folders import contents, require_files, require_folder
@@ -123,15 +123,12 @@ class ScanNetDataset(RoomDataset):
 def _read_mesh(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
     """Vertices (N, 3) and their colours (N, 3)."""
     try:
-        try:
-            # Faces of a known length are not parsed, which takes most of the time otherwise.
-            mesh = PlyData.read(path, known_list_len={"face": {"vertex_indices": 3}})
-        except PlyParseError:
-            mesh = PlyData.read(path)
-        vertices = mesh["vertex"].data
-    except (PlyParseError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a mesh ({error}): replace the file; {HOW_TO_GET}") from error
-    lacking = [name for name in ("x", "y", "z", "red", "green", "blue") if name not in vertices.dtype.names]
+        # Faces of a known length are not parsed, which takes most of the time otherwise.
+        vertices = read_vertices(path, "a mesh", {"face": {"vertex_indices": 3}})
+    except UserError as error:
+        raise UserError(f"{error}; {HOW_TO_GET}") from error
+    types = {name: vertices.dtype[name] for name in vertices.dtype.names or ()}
+    lacking = [n for n in ("x", "y", "z", "red", "green", "blue") if n not in types or types[n].kind not in "iuf"]
     if lacking:
         raise UserError(f"{path} has no {', '.join(lacking)} of its vertices: expected x, y, z, red, green and blue")
     coordinates = np.stack([vertices[name] for name in ("x", "y", "z")], axis=1).astype(np.float32)
@@ -163,12 +160,12 @@ def _read_objects(path: Path) -> list[tuple[str, npt.NDArray[np.int64]]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: the scene is incomplete; {HOW_TO_GET}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the scene is incomplete; {HOW_TO_GET}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): replace the file; {HOW_TO_GET}") from error
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: replace the file; {HOW_TO_GET}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold an object, got a {type(content).__name__}: replace the file; {HOW_TO_GET}")
     return content
@@ -178,7 +175,7 @@ def _integers(values: Any, path: Path, field: str) -> npt.NDArray[np.int64]:
     """A list of integers as an array (N,)."""
     try:
         array = np.array(values if isinstance(values, list) else None)
-    except ValueError:
+    except (ValueError, OverflowError):
         array = np.array(None)
     if array.ndim != 1 or (len(array) and array.dtype.kind != "i"):
         raise UserError(f"{path} has no list of whole numbers under {field}: replace the file; {HOW_TO_GET}")
