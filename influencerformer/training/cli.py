@@ -317,6 +317,7 @@ def _leave_out_noise() -> None:
         "Checkpoint directory .* exists and is not empty",
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # tracks: events stay on the CPU
         "`training_step` returned `None`",  # a batch that is left out is named by its samples
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # every process has the same value already
         "You're resuming from a checkpoint that ended before the epoch ended",  # our loader goes on within it
     ):
         warnings.filterwarnings("ignore", message=message)
