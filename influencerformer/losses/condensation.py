@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from influencerformer.losses.crowd import CROWD, CROWD_POWER, crowd_repulsion
 from influencerformer.losses.inputs import full_precision
 from influencerformer.losses.membership import Membership, Scratch, Segments, pixel_blocks
 
 SOFTENING = 0.1
 """Length, in logits, below which a dense class vector has no direction: it bounds the gradient at equal logits."""
-CROWD_POWER = 4
-"""Power mean over the instances that overlap one: even in K, unlike a sum, and never vanishing, unlike a mean."""
 
 
 class _Directions:
@@ -57,11 +56,11 @@ class _Directions:
         return grad.addcmul_(direction, product.sum(-2, keepdim=True), value=-1).mul_(self.scale[..., pixels])
 
 
-def attraction_and_prototypes(sums: Tensor, sizes: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
-    """Attraction (B, K) and prototypes (B, Q, K) from sums of directions over segments."""
+def attraction_and_prototypes(sums: Tensor, sizes: Tensor, exists: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Attraction (B, K), prototypes and mean directions (B, Q, K) from sums of directions over segments."""
     mean = sums[..., 1:] / sizes
     length = (mean.square().sum(1) + torch.finfo(mean.dtype).tiny).sqrt()
-    return (1 - length).clamp(min=0) * exists, mean / length.clamp(min=SOFTENING**2)[:, None]
+    return (1 - length).clamp(min=0) * exists, mean / length.clamp(min=SOFTENING**2)[:, None], mean
 
 
 def repulsion_of(excess: Tensor, sizes: Tensor, exists: Tensor) -> Tensor:
@@ -93,27 +92,31 @@ class _Condensation(torch.autograd.Function):
         for pixels in pixel_blocks(logits):
             sums += membership.gather(directions.at(pixels), pixels)[0]
         with torch.enable_grad():
-            attraction, prototypes = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+            attraction, prototypes, mean = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+            crowded = exists.sum(1) > CROWD
+            crowd = torch.zeros_like(attraction)
+            if exists.shape[1] > CROWD:
+                crowd = crowd_repulsion(mean, prototypes, exists, margin) * crowded[:, None]
         towards = prototypes.detach().transpose(1, 2)
         excess = sizes.new_zeros(logits.shape[0], towards.shape[1], membership.num_segments)
         near = []
         for pixels in pixel_blocks(logits):
             cosine = towards @ directions.at(pixels)
-            near.append(cosine > margin)
-            excess += membership.gather(cosine.sub_(margin).clamp_(min=0), pixels)[0]
+            near.append((cosine > margin) & ~crowded[:, None, None])
+            excess += membership.gather(cosine.sub_(margin).mul_(near[-1]), pixels)[0]
         with torch.enable_grad():
             repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
         directions.forget()
         ctx.directions, ctx.membership, ctx.near = directions, membership, near
-        ctx.small = sums, excess, attraction, prototypes, repulsion
-        return attraction.detach(), repulsion.detach()
+        ctx.small = sums, excess, attraction, prototypes, repulsion, crowd
+        return attraction.detach(), (repulsion + crowd).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         directions: _Directions = ctx.directions
         membership: Membership = ctx.membership
-        sums, excess, attraction, prototypes, repulsion = ctx.small
+        sums, excess, attraction, prototypes, repulsion, crowd = ctx.small
         towards = prototypes.detach().transpose(1, 2)
         with torch.autocast(sums.device.type, enabled=False):
             (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
@@ -123,9 +126,10 @@ class _Condensation(torch.autograd.Function):
                 by_cosine.append(membership.spread(by_excess, None, sums.new_empty(near.shape), pixels))
                 by_cosine[-1] *= near
                 by_prototypes += directions.at(pixels) @ by_cosine[-1].transpose(1, 2)
-            (by_sums,) = torch.autograd.grad(
-                (attraction, prototypes), sums, (grads[0], by_prototypes), retain_graph=True
-            )
+            outputs, by_outputs = [attraction, prototypes], [grads[0], by_prototypes]
+            if crowd.requires_grad:
+                outputs, by_outputs = [*outputs, crowd], [*by_outputs, grads[1]]
+            (by_sums,) = torch.autograd.grad(outputs, sums, by_outputs, retain_graph=True)
             result = torch.empty_like(directions.logits)
             for pixels, cosines in zip(pixel_blocks(directions.logits), by_cosine, strict=True):
                 grad = membership.spread(by_sums, None, directions.scratch.like("grad", result[..., pixels]), pixels)
@@ -154,7 +158,8 @@ def condensation(
         \text{repulsion}_k = \Big( \sum_{l \ne k} r_{kl}^4 \Big)^{1/4}, \quad
         r_{kl} = \operatorname*{mean}_{n \in k} \max(0, e_n \cdot m_l - \text{margin}).
 
-    Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
+    An image of more than CROWD instances has :func:`crowd_repulsion` in place of this one, whose cost is that of K Q N
+    products. Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
     has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
     zero.
 

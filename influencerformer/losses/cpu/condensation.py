@@ -13,16 +13,18 @@ from torch.autograd.function import once_differentiable
 from influencerformer.losses.condensation import SOFTENING, attraction_and_prototypes, repulsion_of
 from influencerformer.losses.cpu import condensation_kernels as kernels
 from influencerformer.losses.cpu.arithmetic import over_rows
+from influencerformer.losses.cpu.crowd import compiled_crowd_repulsion
 from influencerformer.losses.cpu.sorted_pixels import SortedPixels
+from influencerformer.losses.crowd import CROWD
 
 
 class _Image(NamedTuple):
-    """What a backward pass needs of one image beside its logits."""
+    """What a backward pass needs of one image beside its logits; ``near`` is None for a crowd."""
 
     real: np.ndarray
     mean: Tensor
     scale: Tensor
-    near: Tensor
+    near: Tensor | None
 
 
 class CompiledCondensation(torch.autograd.Function):
@@ -55,9 +57,18 @@ class CompiledCondensation(torch.autograd.Function):
             places = order, pixels.starts[image], sums[image].numpy()
             over_rows(kernels.direction_sums, queries, num_pixels, block, real[image], *ordered, *places)
         with torch.enable_grad():
-            attraction, prototypes = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
-        ctx.images = []
+            attraction, prototypes, average = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+        ctx.images, crowds = [], []
         for image, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+            if int(exists[image].sum()) > CROWD:
+                with torch.enable_grad():
+                    crowds.append(
+                        compiled_crowd_repulsion(average[image], prototypes[image], exists[image], margin)
+                    )
+                excess[image] = 0
+                ctx.images.append(_Image(real[image], mean, scale, None))
+                continue
+            crowds.append(attraction.new_zeros(segments - 1))
             towards = prototypes[image].detach().T.contiguous()
             products = towards @ values[image].float()
             near = torch.empty_like(products, dtype=torch.bool)
@@ -77,21 +88,25 @@ class CompiledCondensation(torch.autograd.Function):
             ctx.images.append(_Image(real[image], mean, scale, near))
         with torch.enable_grad():
             repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
-        ctx.pixels, ctx.small = pixels, (sums, excess, attraction, prototypes, repulsion)
-        return attraction.detach(), repulsion.detach()
+            crowd = torch.stack(crowds)
+        ctx.pixels, ctx.small = pixels, (sums, excess, attraction, prototypes, repulsion, crowd)
+        return attraction.detach(), (repulsion + crowd).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
         logits = logits.detach()
-        sums, excess, attraction, prototypes, repulsion = ctx.small
+        sums, excess, attraction, prototypes, repulsion, crowd = ctx.small
         (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
         by_excess = F.pad(by_excess, (0, 1))
-        by_prototypes = torch.empty_like(prototypes)
-        by_cosine = []
+        by_prototypes = torch.zeros_like(prototypes)
+        by_cosine: list[Tensor | None] = []
         with torch.autocast("cpu", enabled=False):
             for image, (real, mean, scale, near) in enumerate(ctx.images):
+                if near is None:
+                    by_cosine.append(None)
+                    continue
                 grad = torch.empty(near.shape)
                 labels = ctx.pixels.labels[image]
                 over_rows(
@@ -101,15 +116,20 @@ class CompiledCondensation(torch.autograd.Function):
                 torch.mm(logits[image].float(), scaled.T, out=by_prototypes[image])
                 by_prototypes[image].sub_(scaled @ mean).mul_(torch.from_numpy(real)[:, None])
                 by_cosine.append(grad)
-            (by_sums,) = torch.autograd.grad(
-                (attraction, prototypes), sums, (grads[0], by_prototypes), retain_graph=True
-            )
+            outputs, by_outputs = [attraction, prototypes], [grads[0], by_prototypes]
+            if crowd.requires_grad:
+                outputs, by_outputs = [*outputs, crowd], [*by_outputs, grads[1]]
+            (by_sums,) = torch.autograd.grad(outputs, sums, by_outputs, retain_graph=True)
             by_sums = F.pad(by_sums, (0, 1))
             result = torch.empty_like(logits, memory_format=torch.contiguous_format)
             for image, (real, mean, scale, _) in enumerate(ctx.images):
                 place = result[image]
                 grad = place if place.dtype == torch.float32 else torch.empty(place.shape)
-                torch.mm(prototypes[image].detach(), by_cosine[image], out=grad)
+                cosine_grad = by_cosine[image]
+                if cosine_grad is None:
+                    grad.zero_()
+                else:
+                    torch.mm(prototypes[image].detach(), cosine_grad, out=grad)
                 over_rows(
                     kernels.logit_gradient,
                     grad.shape[1],

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from influencerformer.losses import condensation as plain
+from influencerformer.losses import crowd as plain_crowd
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.targets import make_targets
 
 pytest.importorskip("numba")
+
+from influencerformer.losses.cpu import condensation as compiled
+from influencerformer.losses.cpu import crowd as compiled_crowd
 
 
 def terms(logits: Tensor, labels: Tensor, instances: int, margin: float, query_mask: Tensor | None) -> tuple:
@@ -28,7 +33,17 @@ def terms(logits: Tensor, labels: Tensor, instances: int, margin: float, query_m
     return attraction.detach(), repulsion.detach(), torch.autograd.grad(total, logits)[0]
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(params=[64, 2])
+def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of more instances than this have a crowd's repulsion, from three others."""
+    for module in (plain, compiled):
+        monkeypatch.setattr(module, "CROWD", request.param)
+    for module in (plain_crowd, compiled_crowd):
+        monkeypatch.setattr(module, "NEAREST", 3)
+
+
+@pytest.mark.usefixtures("crowd")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6),
     batch=st.integers(1, 2),
