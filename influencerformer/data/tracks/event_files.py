@@ -79,7 +79,7 @@ def write_event(folder: Path, number: int, tables: EventTables, *, compress: boo
             continue
         data = csv_text(table).encode()
         path = folder / f"event{number:09d}-{kind}.csv{'.gz' if compress else ''}"
-        path.write_bytes(gzip.compress(data, mtime=0) if compress else data)
+        path.write_bytes(gzip.compress(data, 6, mtime=0) if compress else data)
 
 
 def csv_text(table: Table) -> str:
