@@ -93,5 +93,5 @@ def test_the_radius_travels_in_the_state_dict() -> None:
 
 
 def test_unknown_options_of_the_loss_are_one_sentence() -> None:
-    with pytest.raises(UserError, match="loss_options do not fit .* 'bogus'"):
+    with pytest.raises(UserError, match=r"loss_options do not fit .* 'bogus'"):
         small_model(loss_options={"bogus": 1})
