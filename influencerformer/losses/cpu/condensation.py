@@ -126,9 +126,7 @@ class CompiledCondensation(torch.autograd.Function):
                 place = result[image]
                 grad = place if place.dtype == torch.float32 else torch.empty(place.shape)
                 cosine_grad = by_cosine[image]
-                if cosine_grad is None:
-                    grad.zero_()
-                else:
+                if cosine_grad is not None:
                     torch.mm(prototypes[image].detach(), cosine_grad, out=grad)
                 over_rows(
                     kernels.logit_gradient,
@@ -140,6 +138,7 @@ class CompiledCondensation(torch.autograd.Function):
                     scale.numpy(),
                     by_sums[image].numpy(),
                     ctx.pixels.labels[image],
+                    cosine_grad is None,
                     grad.numpy(),
                 )
                 if grad is not place:

@@ -11,8 +11,8 @@ from influencerformer.losses.cpu.arithmetic import JIT, f32
 Array = NDArray[np.float32]
 Index = NDArray[np.uint32]
 Flags = NDArray[np.bool_]
-TILE = 512
-"""Pixels whose columns are gone through twice while they are in cache."""
+TILE = 2048
+"""Pixels that are gone through at a time, row by row: what is kept of each fits the nearest cache."""
 
 
 @numba.njit(**JIT)
@@ -126,27 +126,39 @@ def logit_gradient(
     scale: Array,
     by_sums: Array,
     labels: Index,
+    fresh: bool,
     result: Array,
 ) -> None:
-    """Of pixels first..last, in place, the gradient by logits from that by directions without ``by_sums``' share.
+    """Of pixels first..last the gradient by logits; ``result`` holds that by directions without ``by_sums``' share.
 
-    The gradient of v / sqrt(|v|^2 + eps^2) is scale (g - e (e . g)). ``by_sums`` (Q, S + 1) ends in zeros.
+    The gradient of v / sqrt(|v|^2 + eps^2) is scale (g - e (e . g)). ``by_sums`` (Q, S + 1) ends in zeros. ``fresh``
+    says that there is nothing else, and ``result`` is not to be read.
     """
     for start in range(first, last, TILE):
         end = min(last, start + TILE)
         segment, middle, length = labels[start:end], mean[start:end], scale[start:end]
-        along = np.zeros(end - start, np.float32)
+        along, share = np.zeros(end - start, np.float32), np.empty(end - start, np.float32)
+        for q in range(logits.shape[0]):
+            if real[q]:
+                row, grad, values = logits[q, start:end], result[q, start:end], by_sums[q]
+                for n in range(row.shape[0]):
+                    share[n] = values[segment[n]]
+                if not fresh:
+                    for n in range(row.shape[0]):
+                        share[n] += grad[n]
+                for n in range(row.shape[0]):
+                    along[n] += (row[n] - middle[n]) * share[n]
+        for n in range(along.shape[0]):
+            along[n] *= length[n] * length[n]
         for q in range(logits.shape[0]):
             row, grad, values = logits[q, start:end], result[q, start:end], by_sums[q]
             if real[q]:
                 for n in range(row.shape[0]):
-                    grad[n] += values[segment[n]]
+                    share[n] = values[segment[n]]
+                if not fresh:
+                    for n in range(row.shape[0]):
+                        share[n] += grad[n]
                 for n in range(row.shape[0]):
-                    along[n] += (row[n] - middle[n]) * length[n] * grad[n]
-        for q in range(logits.shape[0]):
-            row, grad = logits[q, start:end], result[q, start:end]
-            if real[q]:
-                for n in range(row.shape[0]):
-                    grad[n] = length[n] * (grad[n] - (row[n] - middle[n]) * length[n] * along[n])
+                    grad[n] = length[n] * (share[n] - (row[n] - middle[n]) * along[n])
             else:
                 grad[:] = 0

@@ -74,8 +74,6 @@ class CompiledSums(torch.autograd.Function):
         logits = logits.detach()
         pixels: SortedPixels = ctx.pixels
         by_logit, by_sigma, by_softplus, *by_totals = (grad.contiguous() for grad in grads)
-        if not ctx.split:
-            by_softplus = torch.zeros_like(by_softplus)
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
         for image, rows in _blocks(logits):
             block = logits[image, rows].float().contiguous()
@@ -86,10 +84,10 @@ class CompiledSums(torch.autograd.Function):
                 len(block),
                 block.shape[1],
                 block.numpy(),
-                pixels.order[image],
-                pixels.starts[image],
+                pixels.labels[image],
                 ctx.busy[image, rows],
                 *ctx.weights,
+                ctx.split,
                 *(g[image, rows].numpy() for g in (by_logit, by_sigma, by_softplus, *by_totals)),
                 grad.numpy(),
             )

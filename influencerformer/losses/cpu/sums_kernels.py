@@ -14,6 +14,8 @@ Array = NDArray[np.float32]
 Index = NDArray[np.uint32]
 BLOCK = 1024
 """Numbers added up in float32 before they go into a float64."""
+TILE = 1024
+"""Pixels of a row whose gradient is made at a time, from numbers in the nearest cache."""
 
 
 @numba.njit(inline="always", **JIT)
@@ -23,15 +25,6 @@ def _take(row: Array, order: Index, place: Array, spare: Array) -> None:
         spare[n] = row[n]
     for n in range(order.shape[0]):
         place[n] = spare[order[n]]
-
-
-@numba.njit(inline="always", **JIT)
-def _sigmoid(values: Array, sigma: Array) -> None:
-    for n in range(values.shape[0]):
-        value = values[n]
-        small = exp_of_negative(-abs(value))
-        inverse = f32(1) / (f32(1) + small)
-        sigma[n] = inverse if value >= f32(0) else small * inverse
 
 
 @numba.njit(**JIT)
@@ -115,11 +108,11 @@ def backward(
     first: int,
     last: int,
     logits: Array,
-    order: Index,
-    starts: Index,
+    labels: Index,
     active: NDArray[np.bool_],
     rep_weight: float,
     bg_weight: float,
+    split: bool,
     by_logit: Array,
     by_sigma: Array,
     by_softplus: Array,
@@ -128,23 +121,35 @@ def backward(
     result: Array,
 ) -> None:
     """Of a pixel in segment j: da_j + sigma (dz_j + (1 - sigma) dh_j); zero in no segment or an inactive row."""
-    segments = starts.shape[0] - 1
-    values, sigma = np.empty(order.shape[0], np.float32), np.empty(order.shape[0], np.float32)
+    segments = by_logit.shape[1]
+    a, h = np.zeros(segments + 1, np.float32), np.zeros(segments + 1, np.float32)
+    z = np.zeros(segments + 1, np.float32)
+    logit, inner, outer = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
     for q in range(first, last):
-        row = result[q]
         if not active[q]:
-            row[:] = 0
+            result[q] = 0
             continue
-        _take(logits[q], order, values, sigma)
-        _sigmoid(values, sigma)
         for j in range(segments):
-            a, h = by_logit[q, j], by_sigma[q, j] + by_total_sigma[q]
-            z = by_total_softplus[q] * f32(rep_weight if j else bg_weight) + by_softplus[q, j]
-            part, place = sigma[starts[j] : starts[j + 1]], values[starts[j] : starts[j + 1]]
-            for n in range(part.shape[0]):
-                place[n] = a + part[n] * (z + (f32(1) - part[n]) * h)
-        values[starts[segments] :] = 0
-        # by a buffer in cache, as the row itself is not there yet
-        for n in range(order.shape[0]):
-            sigma[order[n]] = values[n]
-        row[:] = sigma
+            a[j], h[j] = by_logit[q, j], by_sigma[q, j] + by_total_sigma[q]
+            z[j] = by_total_softplus[q] * f32(rep_weight if j else bg_weight)
+        if split:
+            z[:-1] += by_softplus[q]
+        member, background = z[min(1, segments - 1)], z[0]
+        for start in range(0, logits.shape[1], TILE):
+            values, segment = logits[q, start : start + TILE], labels[start : start + TILE]
+            place = result[q, start : start + TILE]
+            for n in range(segment.shape[0]):
+                logit[n] = a[segment[n]]
+                inner[n] = h[segment[n]]
+            if split:
+                for n in range(segment.shape[0]):
+                    outer[n] = z[segment[n]]
+            else:
+                for n in range(segment.shape[0]):
+                    outer[n] = background if segment[n] == 0 else member if segment[n] < segments else f32(0)
+            for n in range(values.shape[0]):
+                value = values[n]
+                small = exp_of_negative(-abs(value))
+                inverse = f32(1) / (f32(1) + small)
+                sigma = inverse if value >= f32(0) else small * inverse
+                place[n] = logit[n] + sigma * (outer[n] + (f32(1) - sigma) * inner[n])

@@ -14,18 +14,48 @@ from influencerformer.losses.cpu.arithmetic import JIT, exp_of_negative, f32, ov
 
 Array = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+SMALLEST = f32(1e-30)
+"""Sums of claims below this are computed anew, relative to their largest term."""
 
 
-@numba.njit(inline="always", **JIT)
-def _push(row: Array, pull: Array, log_none: float) -> float:
-    """-log(e^log_none + sum over k of e^(row_k + pull_k))."""
-    top = log_none
-    for k in range(row.shape[0]):
-        top = max(top, row[k] + pull[k])
-    total = exp_of_negative(log_none - top)
-    for k in range(row.shape[0]):
-        total += exp_of_negative(row[k] + pull[k] - top)
-    return -top - f32(math.log(total))
+@numba.njit(**JIT)
+def _project(kernel: Array, log_none: Array, pull: Array, push: Array, top: Array, total: Array) -> None:
+    """One projection on either side: push of queries, then pull of instances.
+
+    The claims after the first half are at most one, so that their sums over queries give the second half without
+    another exponential, unless an instance's are too small for float32.
+    """
+    queries, instances = kernel.shape
+    share = np.empty(instances, np.float32)
+    total[:] = 0
+    for q in range(queries):
+        row = kernel[q]
+        highest = log_none[q]
+        for k in range(instances):
+            highest = max(highest, row[k] + pull[k])
+        norm = exp_of_negative(log_none[q] - highest)
+        for k in range(instances):
+            share[k] = exp_of_negative(row[k] + pull[k] - highest)
+            norm += share[k]
+        push[q] = -highest - f32(math.log(norm))
+        for k in range(instances):
+            total[k] += share[k] / norm
+    if instances and total.min() > SMALLEST:
+        for k in range(instances):
+            pull[k] -= f32(math.log(total[k]))
+        return
+    top[:] = -np.inf
+    for q in range(queries):
+        row = kernel[q]
+        for k in range(instances):
+            top[k] = max(top[k], row[k] + push[q])
+    total[:] = 0
+    for q in range(queries):
+        row = kernel[q]
+        for k in range(instances):
+            total[k] += exp_of_negative(row[k] + push[q] - top[k])
+    for k in range(instances):
+        pull[k] = -top[k] - f32(math.log(total[k]))
 
 
 @numba.njit(**JIT)
@@ -61,27 +91,18 @@ def _claims(
                 row[k] = (lowest[k] - row[k]) / tau
         push = np.empty(queries, np.float32)
         for _ in range(iterations):
-            top[:] = -np.inf
-            for q in range(queries):
-                row = kernel[q]
-                push[q] = _push(row, pull, -none[m, q] / tau)
-                for k in range(instances):
-                    top[k] = max(top[k], row[k] + push[q])
-            total[:] = 0
-            for q in range(queries):
-                row = kernel[q]
-                for k in range(instances):
-                    total[k] += exp_of_negative(row[k] + push[q] - top[k])
-            for k in range(instances):
-                pull[k] = -top[k] - f32(math.log(total[k]))
+            _project(kernel, -none[m] / tau, pull, push, top, total)
         claims[m] = 0
+        total[:] = 0
         for q in range(queries):
             row = kernel[q]
             for k in range(instances):
-                exponent = row[k] + push[q] - top[k]
-                row[k] = exp_of_negative(exponent) / total[k] if exponent > f32(-87) else f32(0)
+                exponent = min(row[k] + push[q] + pull[k], f32(0))
+                row[k] = exp_of_negative(exponent) if exponent > f32(-87) else f32(0)
+                total[k] += row[k]
+        for q in range(queries):
             for k in range(instances):
-                claims[m, q, columns[k]] = row[k]
+                claims[m, q, columns[k]] = kernel[q, k] / total[k]
 
 
 def compiled_transport(
