@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import yaml
 
 from influencerformer.errors import UserError
 
 BASE_KEY = "base"
+DATA_KEY = "data"
 CONFIG_FILE = "config.yaml"
 """What a run keeps its options as, in its folder."""
 
@@ -94,3 +96,18 @@ def named_configs(arguments: Sequence[str]) -> list[Path]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", type=Path, nargs="?", default=[])
     return [path for path in parser.parse_known_args(list(arguments))[0].config if path is not None]
+
+
+def build_data(module: type[Any], options: Mapping[str, Any]) -> Any:
+    """A data module from the options of a configuration's key `data`, converted and checked as `fit` does.
+
+    Raises:
+        UserError: options that the module does not have, or values that do not fit.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(module, DATA_KEY)
+    try:
+        config = parser.parse_object({DATA_KEY: dict(options)})
+    except jsonargparse.ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return getattr(parser.instantiate_classes(config), DATA_KEY)

@@ -230,6 +230,6 @@ def add_point_options(parser: argparse.ArgumentParser) -> None:
         "data, whose pages show truth and errors too",
     )
     group.add_argument(
-        "--config", type=Path, help="configuration whose validation rooms are taken (default: the run's)"
+        "--config", type=Path, help="configuration whose validation rooms, or events, are taken (default: the run's)"
     )
     group.add_argument("--rooms", type=int, help="number of validation rooms (default: all)")

@@ -1,4 +1,4 @@
-"""`influencerformer predict`: a checkpoint and images or point clouds in, pictures, labels and results out."""
+"""`influencerformer predict`: a checkpoint and images, point clouds or events in, pictures, labels and results out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pycocotools import mask as rle_api
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.utils.data import Subset
 
 from influencerformer.data.augment import EvalTransform
 from influencerformer.data.coco import encode
@@ -35,9 +36,18 @@ from influencerformer.training.point_predict import (
     validation_rooms,
 )
 from influencerformer.training.tasks import load_segmenter
+from influencerformer.training.track_module import TrackSegmenter
+from influencerformer.training.track_predict import (
+    add_track_options,
+    find_event_folder,
+    predict_tracks,
+    validation_events,
+)
 
 RESULTS_FILE = "results.json"
 DEFAULT_MAX_SIZE = 2048
+DEFAULT_THRESHOLD = 0.5
+TRACK_OPTIONS = ("events", "max_events")
 MAX_CAPTIONS = 40
 
 
@@ -251,12 +261,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of `influencerformer predict`."""
     parser = argparse.ArgumentParser(
         prog="influencerformer predict",
-        description="Segment images or point clouds with a checkpoint of `fit`. What cannot be used is reported and "
-        "skipped; the exit code is then 1.",
+        description="Segment images or point clouds, or find tracks, with a checkpoint of `fit`. What cannot be "
+        "used is reported and skipped; the exit code is then 1.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--score-threshold", type=float, default=0.5, help="least score of an instance (default: 0.5)")
+    parser.add_argument(
+        "--score-threshold", type=float, help="least score of an instance (default: 0.5); not for tracks"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     group = parser.add_argument_group(
         "images",
@@ -271,30 +283,40 @@ def make_parser() -> argparse.ArgumentParser:
         f"{DEFAULT_MAX_SIZE} where it had no limit); results have the image's own size",
     )
     add_point_options(parser)
+    add_track_options(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 1 where something was skipped."""
     args = make_parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
-    if not 0.0 <= args.score_threshold <= 1.0:
+    threshold = DEFAULT_THRESHOLD if args.score_threshold is None else args.score_threshold
+    if not 0.0 <= threshold <= 1.0:
         raise UserError(f"--score-threshold must be in 0..1, got {args.score_threshold}")
     if args.max_size is not None and args.max_size < 1:
         raise UserError(f"--max-size must be positive, got {args.max_size}")
+    if args.max_events is not None and args.max_events < 1:
+        raise UserError(f"--max-events must be 1 or more, got {args.max_events}")
     # before the checkpoint is read, which takes longer
     images = find_images(args.images) if args.images is not None else None
     clouds: Any = find_clouds(args.points) if args.points is not None else None
+    events: Any = find_event_folder(args.events) if args.events is not None else None
     segmenter = load_segmenter(args.checkpoint)
     problems: list[str] = []
     if isinstance(segmenter, InstanceSegmenter):
-        _refuse(args, "images", ("points", "config", "rooms"))
+        _refuse(args, "images", ("points", "config", "rooms", *TRACK_OPTIONS))
         if images is None:
             raise UserError("--images is missing: name image files or a folder of images")
-        problems = predict_images(segmenter, images, args.out, args.score_threshold, args.max_size, args.device)
+        problems = predict_images(segmenter, images, args.out, threshold, args.max_size, args.device)
     elif isinstance(segmenter, PointSegmenter):
-        _refuse(args, "point clouds", ("images", "max_size"))
+        _refuse(args, "point clouds", ("images", "max_size", *TRACK_OPTIONS))
         clouds = validation_rooms(args.checkpoint, args.config, args.rooms) if clouds is None else clouds
-        problems = predict_points(segmenter, clouds, args.out, args.score_threshold, args.device)
+        problems = predict_points(segmenter, clouds, args.out, threshold, args.device)
+    elif isinstance(segmenter, TrackSegmenter):
+        _refuse(args, "tracks", ("images", "max_size", "points", "rooms", "score_threshold"))
+        events = validation_events(args.checkpoint, args.config) if events is None else events
+        chosen = Subset(events, range(min(len(events), args.max_events or len(events))))
+        problems = predict_tracks(segmenter, chosen, args.out, device=args.device)
     return 1 if problems else 0
 
 

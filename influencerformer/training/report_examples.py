@@ -10,11 +10,13 @@ import yaml
 
 from influencerformer.data.datamodule import InstanceDataModule
 from influencerformer.data.points.datamodule import PointDataModule
+from influencerformer.data.tracks.datamodule import TrackDataModule
 from influencerformer.training.callbacks import LAST_CHECKPOINT
 from influencerformer.training.compare_setup import Setup, run_folder
-from influencerformer.training.config_files import CONFIG_FILE
+from influencerformer.training.config_files import CONFIG_FILE, build_data
 from influencerformer.training.record import RunRecord
 from influencerformer.training.report_clouds import cloud_row
+from influencerformer.training.report_events import event_row
 from influencerformer.training.report_images import MATCH_IOU, ImageRow, image_row
 from influencerformer.training.segmenter import Segmenter
 from influencerformer.training.tasks import TASKS, load_segmenter
@@ -26,6 +28,16 @@ NOTE = (
     "highest scores (of predictions that cover each other only the best). A prediction has the colour of the "
     "instance of its class that it covers at IoU {iou} or more, each instance counted once; {unmatched}: none "
     "(also where only the class is wrong)."
+)
+
+
+EVENTS = 3
+EVENT_NOTE = (
+    "{count} of {total} validation events, evenly spaced in their list and not chosen by result; final weights of seed "
+    "{seed}. Beside the tracks of each loss is the truth. A particle has the same colour wherever a track finds it "
+    "(more than half of the track's hits are the particle's, and more than half of the particle's hits are in the "
+    "track). Dashed: tracks of a particle that do not find it, and in the truth, grey, particles that this loss does "
+    "not find; black: fakes."
 )
 
 
@@ -46,6 +58,12 @@ def validation_examples(out: Path, setup: Setup, records: Sequence[RunRecord]) -
         rooms = data.eval_dataset()
         total, indices = len(rooms), evenly(len(rooms), EXAMPLES)
         unmatched, rows = "dark grey", [cloud_row(rooms[index], models) for index in indices]
+    elif isinstance(data, TrackDataModule):
+        events = data.eval_dataset()
+        total, indices = len(events), evenly(len(events), EVENTS)
+        return [event_row(events[index], models) for index in indices], EVENT_NOTE.format(
+            count=len(indices), total=total, seed=seeds[0]
+        )
     else:
         images = data.eval_dataset()
         total, indices = len(images), evenly(len(images), EXAMPLES)
@@ -57,11 +75,11 @@ def validation_examples(out: Path, setup: Setup, records: Sequence[RunRecord]) -
     return rows, note
 
 
-def load_run(folder: Path) -> tuple[Segmenter, InstanceDataModule | PointDataModule]:
+def load_run(folder: Path) -> tuple[Segmenter, InstanceDataModule | PointDataModule | TrackDataModule]:
     """The trained network of a run, ready to predict on the CPU, and its data."""
     config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     segmenter = load_segmenter(folder / LAST_CHECKPOINT)
-    data: Any = TASKS[segmenter.task].data(**config["data"])
+    data: Any = build_data(TASKS[segmenter.task].data, config["data"])
     return segmenter, data
 
 

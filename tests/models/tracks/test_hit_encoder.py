@@ -61,7 +61,7 @@ def test_attention_is_local_in_azimuth() -> None:
     changed[0] += 1
     model = encoder(window=4, num_layers=1)
     moved = (encode(model, features, positions, [64]) - encode(model, changed, positions, [64])).abs().sum(1) > 1e-9
-    # Windows are 0..3, 4..7, ..., 60..63 and reach two places further: the first and, around the circle, the last see 0.
+    # Windows are 0..3, 4..7, ..., 60..63 and reach two places further: the first and, around the circle, the last.
     assert moved.nonzero().flatten().tolist() == [0, 1, 2, 3, 60, 61, 62, 63]
 
 
