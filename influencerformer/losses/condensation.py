@@ -159,8 +159,8 @@ def condensation(
         r_{kl} = \operatorname*{mean}_{n \in k} \max(0, e_n \cdot m_l - \text{margin}).
 
     An image of more than CROWD instances has :func:`crowd_repulsion` in place of this one, whose cost is that of K Q N
-    products. Both need no assignment, so they separate instances from the first step. A perfect one-to-one configuration
-    has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
+    products. Neither needs an assignment, so they separate instances from the first step. A perfect one-to-one
+    configuration has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
     zero.
 
     Args:

@@ -34,8 +34,11 @@ def existence(
         (...) a loss for each leading index.
     """
     claims = claims / claims.sum(-1, keepdim=True).clamp(min=1)
-    target = torch.zeros_like(class_logits)
-    target.scatter_add_(-1, classes.expand(claims.shape), claims)
+    if classes.shape[-2] == 1:
+        indicators = torch.nn.functional.one_hot(classes.squeeze(-2), class_logits.shape[-1])
+        target = claims @ indicators.to(claims.dtype)
+    else:
+        target = torch.zeros_like(class_logits).scatter_add_(-1, classes.expand(claims.shape), claims)
     target[..., -1] = no_object_weight * (1 - claims.sum(-1)).clamp(min=0)
     if query_mask is not None:
         target = target * query_mask[..., None]

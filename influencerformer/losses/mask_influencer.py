@@ -171,7 +171,7 @@ def mask_influencer_loss(
             "repulsion": zero,
         }
         if inputs.class_logits is not None:
-            weighted = claims * potential.iou**quality if quality else claims
+            weighted = claims * potential.iou() ** quality if quality else claims
             nll = existence(
                 inputs.class_logits, weighted, classes, no_object_weight=no_object_weight, query_mask=inputs.query_mask
             )
@@ -180,7 +180,7 @@ def mask_influencer_loss(
             error = objectness_error(
                 inputs.objectness,
                 claims,
-                potential.iou,
+                potential.iou(),
                 no_object_weight=no_object_weight,
                 query_mask=inputs.query_mask,
             )

@@ -17,12 +17,21 @@ from influencerformer.losses.membership import Segments
 class PairPotential(NamedTuple):
     """Potentials of every query and instance, each (L, B, Q, K), not weighted against each other.
 
+    ``hit`` (L, B, Q, K) and ``predicted`` (L, B, Q, 1) are sums of sigma over the instance and over all pixels,
+    detached; ``sizes`` (1, B, 1 or Q, K) the pixels of instances.
+
     Where queries have one candidate each, (L, B, Q, 1): that of a query and its candidate.
     """
 
     pixel: Tensor
     overlap: Tensor
-    iou: Tensor
+    hit: Tensor
+    predicted: Tensor
+    sizes: Tensor
+
+    def iou(self) -> Tensor:
+        """Soft intersection over union of query and instance, detached."""
+        return (self.hit / (self.predicted + self.sizes - self.hit).clamp(min=1e-6)).clamp(0, 1)
 
 
 def pair_potential(
@@ -45,7 +54,6 @@ def pair_potential(
         \text{overlap}_{qk} &= 1 - \frac{2 \sum_{M_k} \sigma(s_q) + 1}{\sum \sigma(s_q) + |M_k| + 1}
 
     With all weights 1 the pixel term is binary cross-entropy; the overlap term is Mask2Former's dice loss.
-    ``iou`` is the soft intersection over union, detached.
 
     Args:
         mask_logits: L decoder layers (B, Q, N), or (Q, N) of one image. They are read one after the other, so that
@@ -69,9 +77,7 @@ def pair_potential(
     pixel = pixel / targets.num_valid[:, None, None]
     predicted = sums.total_sigma[..., None]
     overlap = 1 - (2 * sums.inside_sigma + 1) / (predicted + sizes + 1)
-    hit = sums.inside_sigma.detach()
-    iou = hit / (predicted.detach() + sizes - hit).clamp(min=1e-6)
-    return PairPotential(pixel, overlap, iou.clamp(0, 1))
+    return PairPotential(pixel, overlap, sums.inside_sigma.detach(), predicted.detach(), sizes[None])
 
 
 def _columns(values: Tensor, candidates: Tensor) -> Tensor:
@@ -99,5 +105,11 @@ def of_batch(potentials: Sequence[PairPotential]) -> PairPotential:
     """Those of all groups, padded to (L, B, Q, K or 1) of the batch."""
     if len(potentials) == 1:
         return potentials[0]
-    shape = tuple(max(p.pixel.shape[axis] for p in potentials) for axis in (2, 3))
-    return PairPotential(*(torch.cat([pad_to(p, *shape) for p in part], 1) for part in zip(*potentials, strict=True)))
+    queries, instances = (max(p.pixel.shape[axis] for p in potentials) for axis in (2, 3))
+    merged = []
+    for part in zip(*potentials, strict=True):
+        # sizes of instances that all queries see have one row, sums over all pixels one column
+        rows = queries if max(p.shape[2] for p in part) > 1 else 1
+        columns = instances if max(p.shape[3] for p in part) > 1 else 1
+        merged.append(torch.cat([pad_to(p, rows, columns) for p in part], 1))
+    return PairPotential(*merged)

@@ -68,7 +68,7 @@ def test_pair_potential(targets: MaskTargets, weights: tuple[float, float, float
 
     def potentials(x: Tensor) -> tuple[Tensor, Tensor]:
         found = pair_potential([x], Segments(targets), attr_weight=attr, rep_weight=rep, bg_weight=bg)
-        assert not found.iou.requires_grad
+        assert not found.iou().requires_grad
         return found.pixel, found.overlap
 
     assert gradcheck(potentials, logits())

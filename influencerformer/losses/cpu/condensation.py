@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,62 @@ from influencerformer.losses.cpu.sorted_pixels import SortedPixels
 from influencerformer.losses.crowd import CROWD
 
 
-class _Image(NamedTuple):
-    """What a backward pass needs of one image beside its logits; ``near`` is None for a crowd."""
+@dataclass
+class _Image:
+    """One image of (Q, N) logits with what both passes need of its pixels and queries."""
 
     real: np.ndarray
-    mean: Tensor
-    scale: Tensor
-    near: Tensor | None
+    labels: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    near: Tensor | None = None
+    excess: Tensor | None = None
+
+    def direction_sums(self, logits: np.ndarray, sums: np.ndarray) -> None:
+        """Finds mean and scale of all pixels, and the sums of directions over segments (Q, S)."""
+        queries, pixels = logits.shape
+        over_rows(kernels.mean_and_scale, pixels, queries, logits, self.real, SOFTENING, self.mean, self.scale)
+        ordered = self.mean[self.order], self.scale[self.order], self.order, self.starts
+        over_rows(kernels.direction_sums, queries, pixels, logits, self.real, *ordered, sums)
+
+    def excess_sums(self, logits: Tensor, prototypes: Tensor, margin: float) -> Tensor:
+        """Of prototypes (Q, K) the sums of cosines above the margin over segments (K, S); keeps which are above."""
+        towards = prototypes.T.contiguous()
+        products = towards @ logits
+        self.near = torch.empty_like(products, dtype=torch.bool)
+        self.excess = torch.empty(len(products), len(self.starts) - 1)
+        over_rows(
+            kernels.excess_sums,
+            *products.shape,
+            products.numpy(),
+            towards.sum(1).numpy(),
+            self.mean,
+            self.scale,
+            margin,
+            self.order,
+            self.starts,
+            self.near.numpy(),
+            self.excess.numpy(),
+        )
+        return self.excess
+
+    def cosine_gradient(self, repulsion: Tensor, grad: Tensor) -> Tensor | None:
+        """(K, N) by the cosines of pixels and prototypes; None in a crowd, whose repulsion is of the sums."""
+        if self.excess is None or self.near is None:
+            return None
+        (by_excess,) = torch.autograd.grad(repulsion, self.excess, grad, retain_graph=True)
+        result = torch.empty(self.near.shape)
+        places = F.pad(by_excess, (0, 1)).numpy(), self.near.numpy(), self.labels, result.numpy()
+        over_rows(kernels.cosine_gradient, *self.near.shape, *places)
+        return result
+
+    def prototype_gradient(self, logits: Tensor, by_cosine: Tensor) -> Tensor:
+        """(Q, K) by prototypes."""
+        scaled = by_cosine * torch.from_numpy(self.scale)
+        result = logits @ scaled.T
+        return result.sub_(scaled @ torch.from_numpy(self.mean)).mul_(torch.from_numpy(self.real)[:, None])
 
 
 class CompiledCondensation(torch.autograd.Function):
@@ -43,104 +93,66 @@ class CompiledCondensation(torch.autograd.Function):
         ctx.save_for_backward(logits)
         values = logits.detach()
         batch, queries, num_pixels = values.shape
-        segments = pixels.num_segments
         real = np.ones((batch, queries), np.bool_) if query_mask is None else query_mask.numpy()
-        sums, excess = torch.empty(batch, queries, segments), torch.empty(batch, segments - 1, segments)
-        means, scales = torch.empty(2, batch, num_pixels)
-        for image, (mean, scale) in enumerate(zip(means, scales, strict=True)):
-            block = values[image].float().contiguous().numpy()
-            over_rows(
-                kernels.mean_and_scale, num_pixels, queries, block, real[image], SOFTENING, mean.numpy(), scale.numpy()
-            )
-            order = pixels.order[image]
-            ordered = mean.numpy()[order], scale.numpy()[order]
-            places = order, pixels.starts[image], sums[image].numpy()
-            over_rows(kernels.direction_sums, queries, num_pixels, block, real[image], *ordered, *places)
+        sums = torch.empty(batch, queries, pixels.num_segments)
+        statistics = np.empty((batch, 2, num_pixels), np.float32)
+        images = [
+            _Image(real[i], pixels.labels[i], pixels.order[i], pixels.starts[i], *statistics[i]) for i in range(batch)
+        ]
+        for i, image in enumerate(images):
+            image.direction_sums(values[i].float().contiguous().numpy(), sums[i].numpy())
         with torch.enable_grad():
-            attraction, prototypes, average = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
-        ctx.images, crowds = [], []
-        for image, (mean, scale) in enumerate(zip(means, scales, strict=True)):
-            if int(exists[image].sum()) > CROWD:
+            attraction, prototypes, mean = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+        repulsion = []
+        for i, image in enumerate(images):
+            if int(exists[i].sum()) > CROWD:
                 with torch.enable_grad():
-                    crowds.append(
-                        compiled_crowd_repulsion(average[image], prototypes[image], exists[image], margin)
-                    )
-                excess[image] = 0
-                ctx.images.append(_Image(real[image], mean, scale, None))
+                    repulsion.append(compiled_crowd_repulsion(mean[i], prototypes[i], exists[i], margin))
                 continue
-            crowds.append(attraction.new_zeros(segments - 1))
-            towards = prototypes[image].detach().T.contiguous()
-            products = towards @ values[image].float()
-            near = torch.empty_like(products, dtype=torch.bool)
-            over_rows(
-                kernels.excess_sums,
-                *products.shape,
-                products.numpy(),
-                towards.sum(1).numpy(),
-                mean.numpy(),
-                scale.numpy(),
-                margin,
-                pixels.order[image],
-                pixels.starts[image],
-                near.numpy(),
-                excess[image].numpy(),
-            )
-            ctx.images.append(_Image(real[image], mean, scale, near))
-        with torch.enable_grad():
-            repulsion = repulsion_of(excess.requires_grad_(), sizes, exists)
-            crowd = torch.stack(crowds)
-        ctx.pixels, ctx.small = pixels, (sums, excess, attraction, prototypes, repulsion, crowd)
-        return attraction.detach(), (repulsion + crowd).detach()
+            excess = image.excess_sums(values[i].float(), prototypes[i].detach(), margin)
+            with torch.enable_grad():
+                one = slice(i, i + 1)
+                repulsion.append(repulsion_of(excess.requires_grad_()[None], sizes[one], exists[one])[0])
+        ctx.images, ctx.small = images, (sums, attraction, prototypes, repulsion)
+        return attraction.detach(), torch.stack([part.detach() for part in repulsion])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
         logits = logits.detach()
-        sums, excess, attraction, prototypes, repulsion, crowd = ctx.small
-        (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
-        by_excess = F.pad(by_excess, (0, 1))
-        by_prototypes = torch.zeros_like(prototypes)
-        by_cosine: list[Tensor | None] = []
+        sums, attraction, prototypes, repulsion = ctx.small
+        by_prototypes, by_cosine = torch.zeros_like(prototypes), []
+        outputs, by_outputs = [attraction, prototypes], [grads[0], by_prototypes]
         with torch.autocast("cpu", enabled=False):
-            for image, (real, mean, scale, near) in enumerate(ctx.images):
-                if near is None:
-                    by_cosine.append(None)
-                    continue
-                grad = torch.empty(near.shape)
-                labels = ctx.pixels.labels[image]
-                over_rows(
-                    kernels.cosine_gradient, *near.shape, by_excess[image].numpy(), near.numpy(), labels, grad.numpy()
-                )
-                scaled = grad * scale
-                torch.mm(logits[image].float(), scaled.T, out=by_prototypes[image])
-                by_prototypes[image].sub_(scaled @ mean).mul_(torch.from_numpy(real)[:, None])
-                by_cosine.append(grad)
-            outputs, by_outputs = [attraction, prototypes], [grads[0], by_prototypes]
-            if crowd.requires_grad:
-                outputs, by_outputs = [*outputs, crowd], [*by_outputs, grads[1]]
+            for i, image in enumerate(ctx.images):
+                by_cosine.append(image.cosine_gradient(repulsion[i], grads[1][i]))
+                if by_cosine[i] is None:
+                    outputs.append(repulsion[i])
+                    by_outputs.append(grads[1][i])
+                else:
+                    by_prototypes[i] = image.prototype_gradient(logits[i].float(), by_cosine[i])
             (by_sums,) = torch.autograd.grad(outputs, sums, by_outputs, retain_graph=True)
             by_sums = F.pad(by_sums, (0, 1))
             result = torch.empty_like(logits, memory_format=torch.contiguous_format)
-            for image, (real, mean, scale, _) in enumerate(ctx.images):
-                place = result[image]
-                grad = place if place.dtype == torch.float32 else torch.empty(place.shape)
-                cosine_grad = by_cosine[image]
-                if cosine_grad is not None:
-                    torch.mm(prototypes[image].detach(), cosine_grad, out=grad)
+            for i, image in enumerate(ctx.images):
+                half = result.dtype != torch.float32
+                grad = torch.empty(result[i].shape) if half else result[i]
+                if by_cosine[i] is not None:
+                    torch.mm(prototypes[i].detach(), by_cosine[i], out=grad)
                 over_rows(
                     kernels.logit_gradient,
                     grad.shape[1],
                     len(grad),
-                    logits[image].float().contiguous().numpy(),
-                    real,
-                    mean.numpy(),
-                    scale.numpy(),
-                    by_sums[image].numpy(),
-                    ctx.pixels.labels[image],
-                    cosine_grad is None,
+                    logits[i].float().contiguous().numpy(),
+                    image.real,
+                    image.mean,
+                    image.scale,
+                    by_sums[i].numpy(),
+                    image.labels,
+                    by_cosine[i] is None,
                     grad.numpy(),
                 )
-                if grad is not place:
-                    place.copy_(grad)
+                if half:
+                    result[i] = grad
         return result, None, None, None, None, None
