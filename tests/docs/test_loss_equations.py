@@ -63,21 +63,21 @@ class Equations:
             + W_B * softplus(s[:, self.G]).sum(1)
             for m in self.M
         ]
-        self.pixel = torch.stack(pixel, 1) / self.n  # (5)
+        self.pixel = torch.stack(pixel, 1) / self.n  # (6)
         self.H = torch.stack([sigma[:, m].sum(1) for m in self.M], 1)
         self.U = sigma[:, self.F | self.G].sum(1, keepdim=True) + self.size + 1
-        self.overlap = 1 - (2 * self.H + 1) / self.U  # (6)
+        self.overlap = 1 - (2 * self.H + 1) / self.U  # (7)
         self.B = W_M * self.pixel + W_D * self.overlap
-        self.D = self.B + W_C * (1 - p[:, self.y])  # (7)
+        self.D = self.B + W_C * (1 - p[:, self.y])  # (8)
         self.D_no = W_C * W_NO * (1 - p[:, -1])
 
     def claims(self) -> None:
         g = torch.zeros(self.K, dtype=self.s.dtype)
-        for _ in range(10):  # (9)
+        for _ in range(10):  # (10)
             f = -TAU * torch.log((-self.D_no / TAU).exp() + ((g - self.D) / TAU).exp().sum(1))
             g = -TAU * torch.log(((f[:, None] - self.D) / TAU).exp().sum(0))
         self.P = ((f[:, None] + g - self.D) / TAU).exp()
-        self.L_b = (self.P * self.B).sum() / self.K  # (10)
+        self.L_b = (self.P * self.B).sum() / self.K  # (11)
 
     def targets(self, p: Tensor) -> None:
         self.p = p
@@ -90,11 +90,11 @@ class Equations:
             self.t[:, category] += scaled[:, k]
         self.t[:, -1] = 1 - claimed
         self.W = (self.omega * self.t).sum()
-        self.L_c = -(self.omega * self.t * p.log()).sum() / self.W  # (11)
+        self.L_c = -(self.omega * self.t * p.log()).sum() / self.W  # (12)
         self.iou = self.H / (self.U - 1 - self.H)
         self.beta = claimed + W_NO * (1 - claimed)
         self.missing = self.o - (scaled * self.iou).sum(1)
-        self.L_o = (self.beta * self.missing**2).sum() / self.beta.sum()  # (12)
+        self.L_o = (self.beta * self.missing**2).sum() / self.beta.sum()  # (13)
 
     def loss(self) -> Tensor:
         return W_CO * self.L_a + self.L_b + W_C * self.L_c + W_O * self.L_o  # (1)
@@ -104,17 +104,17 @@ class Equations:
 
     def claim_gradient(self) -> Tensor:
         K, n, P, U = self.K, self.n, self.P, self.U
-        by_s, by_z = -W_M * W_A / (n * K) * P, W_M * (W_A - W_R) / (n * K) * P  # (15)
+        by_s, by_z = -W_M * W_A / (n * K) * P, W_M * (W_A - W_R) / (n * K) * P  # (16)
         by_z_all = W_M / (n * K) * P.sum(1, keepdim=True)
         by_h, by_t = -2 * W_D / K * P / U, W_D / K * (P * (2 * self.H + 1) / U**2).sum(1, keepdim=True)
         members = torch.stack(self.M).to(P.dtype)
         sigma, weight = self.s.sigmoid(), W_R * self.F + W_B * self.G
         inner = by_z @ members + weight * by_z_all + (1 - sigma) * (by_h @ members + by_t)
-        return (by_s @ members + sigma * inner) * (self.labels >= 0)  # (14)
+        return (by_s @ members + sigma * inner) * (self.labels >= 0)  # (15)
 
     def condensation_gradient(self) -> Tensor:
         gamma = torch.zeros_like(self.s)
-        for k, members in enumerate(self.M):  # (18)
+        for k, members in enumerate(self.M):  # (19)
             of_k = -self.m[:, k : k + 1].expand(-1, self.s.shape[1]).clone()
             for other in set(range(self.K)) - {k}:
                 if self.r[k, other] > 0:
@@ -125,14 +125,14 @@ class Equations:
                     part = (part - self.m[:, k] * (self.m[:, k] @ part)) / self.length[k]
                     of_k += (self.r[other, k] / self.R[other]) ** 3 * part[:, None]
             gamma[:, members] += of_k[:, members] / self.size[k]
-        return self.rho * (gamma - self.e * (self.e * gamma).sum(0)) / self.K  # (19)
+        return self.rho * (gamma - self.e * (self.e * gamma).sum(0)) / self.K  # (20)
 
     def class_gradient(self) -> Tensor:
         weighted = self.omega * self.t
-        return W_C * (self.p * weighted.sum(1, keepdim=True) - weighted) / self.W  # (17)
+        return W_C * (self.p * weighted.sum(1, keepdim=True) - weighted) / self.W  # (18)
 
     def objectness_gradient(self) -> Tensor:
-        return W_O * 2 * self.beta * self.missing / self.beta.sum()  # (17)
+        return W_O * 2 * self.beta * self.missing / self.beta.sum()  # (18)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,8 +156,22 @@ def test_equations_give_the_value_and_the_gradients_of_the_code(seed: int) -> No
     torch.testing.assert_close(page.objectness_gradient(), scores.grad)
 
 
+def test_a_crowd_repels_by_mean_directions_and_its_nearest_prototypes() -> None:
+    """(5): 70 instances of three pixels each."""
+    s = torch.randn(8, 210, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(1, 71).repeat_interleave(3)
+    v = s - s.mean(0)
+    mean = (v * (v.square().sum(0) + EPS**2) ** -0.5).reshape(8, 70, 3).mean(2)
+    m = mean / mean.norm(dim=0)
+    own = torch.eye(70, dtype=torch.bool)
+    near = (m.T @ m).masked_fill(own, -torch.inf).topk(16).indices
+    r = (mean.T @ m - MU).clamp(min=0).gather(1, near)
+    expected = W_CO * (r**4).sum(1).pow(0.25).mean()
+    torch.testing.assert_close(mask_influencer_loss(s, labels, rep_margin=MU)["repulsion"], expected)
+
+
 def test_claims_are_the_gradient_of_the_transport_energy() -> None:
-    """(8) and (16), by differences."""
+    """(9) and (17), by differences."""
     generator = torch.Generator().manual_seed(0)
     cost = torch.rand(3, 2, generator=generator, dtype=torch.float64)
     none = torch.zeros(3, dtype=torch.float64)
@@ -184,7 +198,7 @@ def test_one_projection_is_a_softmin_of_queries_shared_out_by_instances() -> Non
 
 
 def test_gradient_of_the_embedding_loss_is_the_closed_form() -> None:
-    """(21) and (23)."""
+    """(22) and (24)."""
     generator = torch.Generator().manual_seed(0)
     f, g = (torch.randn(5, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     m_f, moved = 1.5, g.clone().requires_grad_()
