@@ -1,0 +1,1 @@
+"""What benchmarks/loss_speed.py is made of."""
