@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,17 @@ from influencerformer.losses.membership import Membership, Scratch, Segments, pi
 
 SOFTENING = 0.1
 """Length, in logits, below which a dense class vector has no direction: it bounds the gradient at equal logits."""
+
+
+class Condensed(NamedTuple):
+    """Attraction and repulsion (B, K), zero where there is no instance, and the logits (B, Q, N) as they came.
+
+    What else is made of ``logits`` has its gradient added to in place, in place of a sum of two as large ones.
+    """
+
+    attraction: Tensor
+    repulsion: Tensor
+    logits: Tensor
 
 
 class _Directions:
@@ -145,7 +156,7 @@ def condensation(
     *,
     rep_margin: float = 0.0,
     query_mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Condensed:
     r"""Pixels of one instance think alike, pixels of different instances do not.
 
     Column n of the mask matrix is the dense class vector of pixel n. With its direction
@@ -160,8 +171,8 @@ def condensation(
 
     An image of more than CROWD instances has :func:`crowd_repulsion` in place of this one, whose cost is that of K Q N
     products. Neither needs an assignment, so they separate instances from the first step. A perfect one-to-one
-    configuration has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell apart: both are
-    zero.
+    configuration has none of either: there :math:`e_n \cdot m_l = -1/(Q-1) < 0`. A single query has nothing to tell
+    apart: both are zero.
 
     Args:
         mask_logits: (B, Q, N), or (Q, N) of one image, finite.
@@ -169,8 +180,6 @@ def condensation(
         rep_margin: cosine above which a pixel and the prototype of another instance repel, at least 0.
         query_mask: (B, Q) bool, False for padding.
 
-    Returns:
-        attraction (B, K) and repulsion (B, K), zero where there is no instance.
     """
     if mask_logits.ndim == 2:
         mask_logits = mask_logits[None]
@@ -184,6 +193,8 @@ def condensation(
     if segments.compiled(mask_logits):
         from influencerformer.losses.cpu.condensation import CompiledCondensation
 
-        return CompiledCondensation.apply(mask_logits, segments.sorted_pixels, sizes, exists, query_mask, rep_margin)
+        pixels = segments.sorted_pixels
+        return Condensed(*CompiledCondensation.apply(mask_logits, pixels, sizes, exists, query_mask, rep_margin))
     mask = None if query_mask is None else query_mask.to(sizes.dtype)[..., None]
-    return _Condensation.apply(mask_logits, segments.membership, sizes, exists, mask, rep_margin)
+    attraction, repulsion = _Condensation.apply(mask_logits, segments.membership, sizes, exists, mask, rep_margin)
+    return Condensed(attraction, repulsion, mask_logits)

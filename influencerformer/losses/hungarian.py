@@ -11,7 +11,7 @@ from influencerformer.losses.existence import existence
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import of_batch, pair_potentials
+from influencerformer.losses.pair_potential import of_batch, pair_potential
 
 
 @torch.no_grad()
@@ -86,8 +86,7 @@ def hungarian_mask_loss(
             nonfinite=nonfinite,
         )
         exists, classes = inputs.instance_mask, inputs.classes[:, None]
-        segments = [Segments(group.targets) for group in inputs.groups]
-        potential = of_batch(list(pair_potentials(inputs, segments)))
+        potential = of_batch([pair_potential(group.mask_logits, Segments(group.targets)) for group in inputs.groups])
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)

@@ -59,6 +59,14 @@ class MaskInputs:
     classes: Tensor
     nonfinite: Tensor
 
+    def candidates_by_group(self) -> list[Tensor | None]:
+        """Those of each group's own queries."""
+        if self.candidates is None:
+            return [None] * len(self.groups)
+        counts = [1 if group.mask_logits[0].ndim == 2 else len(group.mask_logits[0]) for group in self.groups]
+        parts = zip(self.candidates.split(counts), self.groups, strict=True)
+        return [part[:, : group.mask_logits[0].shape[-2]] for part, group in parts]
+
 
 def _finite(name: str, logits: Tensor, nonfinite: NonFinite) -> tuple[Tensor, Tensor]:
     """The logits without NaN and inf, and how many there were."""

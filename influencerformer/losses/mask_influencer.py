@@ -10,7 +10,7 @@ from influencerformer.losses.existence import existence, objectness_error
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
-from influencerformer.losses.pair_potential import of_batch, pair_potentials
+from influencerformer.losses.pair_potential import of_batch, pair_potential
 from influencerformer.losses.schedule import Annealing
 from influencerformer.losses.transport import partial_transport, single_claim_transport
 
@@ -119,22 +119,15 @@ def mask_influencer_loss(
         exists, classes, candidates = inputs.instance_mask, inputs.classes[:, None], inputs.candidates
         if candidates is not None:
             classes = _classes_of_candidates(inputs.classes, candidates)
-        segments = [Segments(group.targets) for group in inputs.groups]
         weights = {"attr_weight": attr_weight, "rep_weight": rep_weight, "bg_weight": bg_weight}
         potentials, condensed = [], []
-        for one, group, truth in zip(
-            pair_potentials(inputs, segments, **weights), inputs.groups, segments, strict=True
-        ):
-            potentials.append(one)
+        for group, own_candidates in zip(inputs.groups, inputs.candidates_by_group(), strict=True):
+            segments, layers = Segments(group.targets), list(group.mask_logits)
             if condensation_weight:
-                # by the side of the group's own sums, so that its gradient is complete, and gone, before the next one's
-                parts_of_group = condensation(
-                    group.mask_logits[-1],
-                    truth,
-                    rep_margin=rep_margin,
-                    query_mask=group.query_mask,
-                )
-                condensed.append(torch.stack([part.sum() for part in parts_of_group]))
+                parts_of_group = condensation(layers[-1], segments, rep_margin=rep_margin, query_mask=group.query_mask)
+                condensed.append(torch.stack([parts_of_group.attraction.sum(), parts_of_group.repulsion.sum()]))
+                layers[-1] = parts_of_group.logits
+            potentials.append(pair_potential(layers, segments, candidates=own_candidates, **weights))
         potential = of_batch(potentials)
         cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
         none = cost.new_zeros(cost.shape[:-1])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from influencerformer.losses.inputs import MaskInputs, pad_to
+from influencerformer.losses.inputs import pad_to
 from influencerformer.losses.mask_sums import MaskSums, mask_sums
 from influencerformer.losses.membership import Segments
 
@@ -89,16 +89,6 @@ def _columns(values: Tensor, candidates: Tensor) -> Tensor:
 def _of_candidates(sums: MaskSums, candidates: Tensor) -> MaskSums:
     logit, sigma, softplus = (_columns(part, candidates) for part in sums[:3])
     return MaskSums(logit, sigma, softplus, sums.total_softplus, sums.total_sigma)
-
-
-def pair_potentials(inputs: MaskInputs, segments: Sequence[Segments], **weights: float) -> Iterator[PairPotential]:
-    """:func:`pair_potential` of every group of images."""
-    start = 0
-    for group, truth in zip(inputs.groups, segments, strict=True):
-        batch, queries, _ = (1, *group.mask_logits[0].shape)[-3:]
-        candidates = None if inputs.candidates is None else inputs.candidates[start : start + batch, :queries]
-        start += batch
-        yield pair_potential(group.mask_logits, truth, candidates=candidates, **weights)
 
 
 def of_batch(potentials: Sequence[PairPotential]) -> PairPotential:

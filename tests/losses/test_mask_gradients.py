@@ -79,7 +79,7 @@ def test_pair_potential(targets: MaskTargets, weights: tuple[float, float, float
 def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> None:
     query_mask = torch.tensor([[True] * 4, [True, True, True, False]]) if padded else None
     assert gradcheck(
-        lambda x: condensation(x, Segments(targets), rep_margin=rep_margin, query_mask=query_mask),
+        lambda x: condensation(x, Segments(targets), rep_margin=rep_margin, query_mask=query_mask)[:2],
         logits(seed=1),
     )
 
@@ -87,7 +87,7 @@ def test_condensation(targets: MaskTargets, rep_margin: float, padded: bool) -> 
 def test_condensation_is_smooth_where_all_queries_agree(targets: MaskTargets) -> None:
     """Equal logits have no direction; the softening keeps the gradient finite there."""
     x = torch.zeros(2, 4, 9, dtype=torch.float64, requires_grad=True)
-    attraction, repulsion = condensation(x, Segments(targets))
+    attraction, repulsion, _ = condensation(x, Segments(targets))
     grad = torch.autograd.grad(attraction.sum() + repulsion.sum(), x)[0]
     assert grad.isfinite().all()
 

@@ -18,6 +18,9 @@ from influencerformer.losses.cpu.crowd import compiled_crowd_repulsion
 from influencerformer.losses.cpu.sorted_pixels import SortedPixels
 from influencerformer.losses.crowd import CROWD
 
+PIECE = 4096
+"""Pixels whose gradient is made at a time."""
+
 
 @dataclass
 class _Image:
@@ -76,9 +79,31 @@ class _Image:
         result = logits @ scaled.T
         return result.sub_(scaled @ torch.from_numpy(self.mean)).mul_(torch.from_numpy(self.real)[:, None])
 
+    def add_logit_gradient(
+        self, logits: Tensor, by_sums: Tensor, prototypes: Tensor, by_cosine: Tensor | None, result: Tensor
+    ) -> None:
+        """Adds to (Q, N) the gradient by logits, some pixels at a time."""
+        values, nothing = logits.contiguous().numpy(), np.empty((0, 0), np.float32)
+        for offset in range(0, logits.shape[1], PIECE):
+            share = nothing if by_cosine is None else (prototypes @ by_cosine[:, offset : offset + PIECE]).numpy()
+            over_rows(
+                kernels.add_logit_gradient,
+                min(PIECE, logits.shape[1] - offset),
+                len(logits),
+                offset,
+                values,
+                self.real,
+                self.mean,
+                self.scale,
+                by_sums.numpy(),
+                self.labels,
+                share,
+                result.numpy(),
+            )
+
 
 class CompiledCondensation(torch.autograd.Function):
-    """As the plain form in :mod:`influencerformer.losses.condensation`: attraction and repulsion (B, K)."""
+    """As the plain form in :mod:`influencerformer.losses.condensation`: attraction, repulsion (B, K) and the logits."""
 
     @staticmethod
     def forward(
@@ -89,7 +114,7 @@ class CompiledCondensation(torch.autograd.Function):
         exists: Tensor,
         query_mask: Tensor | None,
         margin: float,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits)
         values = logits.detach()
         batch, queries, num_pixels = values.shape
@@ -114,7 +139,7 @@ class CompiledCondensation(torch.autograd.Function):
                 one = slice(i, i + 1)
                 repulsion.append(repulsion_of(excess.requires_grad_()[None], sizes[one], exists[one])[0])
         ctx.images, ctx.small = images, (sums, attraction, prototypes, repulsion)
-        return attraction.detach(), torch.stack([part.detach() for part in repulsion])
+        return attraction.detach(), torch.stack([part.detach() for part in repulsion]), logits
 
     @staticmethod
     @once_differentiable
@@ -134,25 +159,11 @@ class CompiledCondensation(torch.autograd.Function):
                     by_prototypes[i] = image.prototype_gradient(logits[i].float(), by_cosine[i])
             (by_sums,) = torch.autograd.grad(outputs, sums, by_outputs, retain_graph=True)
             by_sums = F.pad(by_sums, (0, 1))
-            result = torch.empty_like(logits, memory_format=torch.contiguous_format)
+            # the gradient by the logits that were handed on is nobody else's
+            result = grads[2].contiguous()
             for i, image in enumerate(ctx.images):
-                half = result.dtype != torch.float32
-                grad = torch.empty(result[i].shape) if half else result[i]
-                if by_cosine[i] is not None:
-                    torch.mm(prototypes[i].detach(), by_cosine[i], out=grad)
-                over_rows(
-                    kernels.logit_gradient,
-                    grad.shape[1],
-                    len(grad),
-                    logits[i].float().contiguous().numpy(),
-                    image.real,
-                    image.mean,
-                    image.scale,
-                    by_sums[i].numpy(),
-                    image.labels,
-                    by_cosine[i] is None,
-                    grad.numpy(),
-                )
-                if half:
-                    result[i] = grad
+                grad = result[i] if result.dtype == torch.float32 else torch.zeros(result[i].shape)
+                image.add_logit_gradient(logits[i].float(), by_sums[i], prototypes[i].detach(), by_cosine[i], grad)
+                if result.dtype != torch.float32:
+                    result[i] += grad
         return result, None, None, None, None, None

@@ -117,48 +117,50 @@ def cosine_gradient(first: int, last: int, by_excess: Array, near: Flags, labels
 
 
 @numba.njit(**JIT)
-def logit_gradient(
+def add_logit_gradient(
     first: int,
     last: int,
+    offset: int,
     logits: Array,
     real: Flags,
     mean: Array,
     scale: Array,
     by_sums: Array,
     labels: Index,
-    fresh: bool,
+    share: Array,
     result: Array,
 ) -> None:
-    """Of pixels first..last the gradient by logits; ``result`` holds that by directions without ``by_sums``' share.
+    """Adds to ``result`` (Q, N), at pixels offset + first..last, the gradient by logits.
 
-    The gradient of v / sqrt(|v|^2 + eps^2) is scale (g - e (e . g)). ``by_sums`` (Q, S + 1) ends in zeros. ``fresh``
-    says that there is nothing else, and ``result`` is not to be read.
+    The gradient of v / sqrt(|v|^2 + eps^2) is scale (g - e (e . g)). That by directions, g, is ``by_sums`` (Q, S + 1),
+    which ends in zeros, at a pixel's segment, and ``share`` (Q, P) of pixels from the offset on, unless that is empty.
     """
     for start in range(first, last, TILE):
         end = min(last, start + TILE)
-        segment, middle, length = labels[start:end], mean[start:end], scale[start:end]
-        along, share = np.zeros(end - start, np.float32), np.empty(end - start, np.float32)
+        here = slice(offset + start, offset + end)
+        segment, middle, length = labels[here], mean[here], scale[here]
+        along, grad = np.zeros(end - start, np.float32), np.empty(end - start, np.float32)
         for q in range(logits.shape[0]):
             if real[q]:
-                row, grad, values = logits[q, start:end], result[q, start:end], by_sums[q]
+                row, values = logits[q, here], by_sums[q]
                 for n in range(row.shape[0]):
-                    share[n] = values[segment[n]]
-                if not fresh:
+                    grad[n] = values[segment[n]]
+                if share.shape[0]:
+                    more = share[q, start:end]
                     for n in range(row.shape[0]):
-                        share[n] += grad[n]
+                        grad[n] += more[n]
                 for n in range(row.shape[0]):
-                    along[n] += (row[n] - middle[n]) * share[n]
+                    along[n] += (row[n] - middle[n]) * grad[n]
         for n in range(along.shape[0]):
             along[n] *= length[n] * length[n]
         for q in range(logits.shape[0]):
-            row, grad, values = logits[q, start:end], result[q, start:end], by_sums[q]
             if real[q]:
+                row, place, values = logits[q, here], result[q, here], by_sums[q]
                 for n in range(row.shape[0]):
-                    share[n] = values[segment[n]]
-                if not fresh:
+                    grad[n] = values[segment[n]]
+                if share.shape[0]:
+                    more = share[q, start:end]
                     for n in range(row.shape[0]):
-                        share[n] += grad[n]
+                        grad[n] += more[n]
                 for n in range(row.shape[0]):
-                    grad[n] = length[n] * (share[n] - (row[n] - middle[n]) * along[n])
-            else:
-                grad[:] = 0
+                    place[n] += length[n] * (grad[n] - (row[n] - middle[n]) * along[n])

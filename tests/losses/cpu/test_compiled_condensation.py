@@ -27,9 +27,9 @@ def terms(logits: Tensor, labels: Tensor, instances: int, margin: float, query_m
     segments = Segments(make_targets(labels.shape[1], len(labels), dtype, labels, None, classes))
     assert segments.compiled(logits) == (dtype == torch.float32)
     logits = logits.detach().requires_grad_()
-    attraction, repulsion = condensation(logits, segments, rep_margin=margin, query_mask=query_mask)
+    attraction, repulsion, passed = condensation(logits, segments, rep_margin=margin, query_mask=query_mask)
     rising = torch.arange(1, instances + 1, dtype=dtype)
-    total = (attraction * rising).sum() + (repulsion * rising.flip(0)).sum()
+    total = (attraction * rising).sum() + (repulsion * rising.flip(0)).sum() + 1e-3 * passed.square().sum()
     return attraction.detach(), repulsion.detach(), torch.autograd.grad(total, logits)[0]
 
 
