@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from influencerformer.errors import UserError
 
@@ -281,14 +284,32 @@ class GuardedLoader(DataLoader[Any]):
     def __init__(self, dataset: Dataset[Any], ledger: Ledger, **options: Any) -> None:
         super().__init__(dataset, **options)
         self.ledger = ledger
+        # Workers pass over the signal by which Python ends them when it exits: they are to be told before.
+        atexit.register(_stop_workers, weakref.ref(self))
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
-            for defect in batch.bad:
-                self.ledger.take(defect)
-            if batch.content is None:
-                raise UserError(f"{batch.bad[-1]}; `{self.ledger.command}` lists every defect")
+            try:
+                for defect in batch.bad:
+                    self.ledger.take(defect)
+                if batch.content is None:
+                    raise UserError(f"{batch.bad[-1]}; `{self.ledger.command}` lists every defect")
+            except UserError:
+                self.stop_workers()
+                raise
             yield batch.content
+
+    def stop_workers(self) -> None:
+        """Ends the processes that load data, if there are any."""
+        workers, self._iterator = self._iterator, None
+        if isinstance(workers, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()
+
+
+def _stop_workers(loader: weakref.ref[GuardedLoader]) -> None:
+    alive = loader()
+    if alive is not None:
+        alive.stop_workers()
 
 
 def most_tries(total: int) -> int:
