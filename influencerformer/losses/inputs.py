@@ -74,7 +74,7 @@ def _finite(name: str, logits: Tensor, nonfinite: NonFinite) -> tuple[Tensor, Te
         count = (~logits.isfinite()).sum()
         return logits.nan_to_num(nan=0.0, posinf=SATURATED, neginf=-SATURATED), count
     # a sum is one fast pass, and not finite if any value is not; the search is for the message
-    if not bool(logits.detach().sum().isfinite()):
+    if not bool(logits.detach().sum(dtype=full_precision(logits.new_empty(0)).dtype).isfinite()):
         bad = ~logits.isfinite()
         if bool(bad.any()):
             where = tuple(bad.nonzero()[0].tolist())
@@ -223,19 +223,21 @@ def _uniform_inputs(
         raise TypeError(f"query_mask must be bool, got {query_mask.dtype}")
 
     nonfinite = nonfinite or ("raise" if masks[0].device.type == "cpu" else "skip")
-    checked = [_finite("mask_logits", full_precision(layer), nonfinite) for layer in masks]
+    # mask logits of half precision stay as they are: their sums are made in float32, some rows at a time
+    dtype = full_precision(masks[0].new_empty(0)).dtype
+    checked = [_finite("mask_logits", layer, nonfinite) for layer in masks]
     masks, bad = [layer for layer, _ in checked], torch.stack([count for _, count in checked]).sum()
     stacked = None
     if classes is not None:
         stacked, bad_classes = _finite("class_logits", full_precision(torch.stack(classes)), nonfinite)
-        stacked, bad = stacked.to(masks[0].dtype), bad + bad_classes
+        stacked, bad = stacked.to(dtype), bad + bad_classes
     scores = None
     if objectness is not None:
         scores = torch.stack(_scores(objectness, (len(masks), batch, num_queries)))
         scores, bad_scores = _finite("objectness", full_precision(scores), nonfinite)
-        scores, bad = scores.to(masks[0].dtype), bad + bad_scores
+        scores, bad = scores.to(dtype), bad + bad_scores
 
-    targets = make_targets(num_pixels, batch, masks[0].dtype, instance_labels, instance_masks, class_labels)
+    targets = make_targets(num_pixels, batch, dtype, instance_labels, instance_masks, class_labels)
     if stacked is not None and class_labels is not None and class_labels.device.type == "cpu":
         num_classes = stacked.shape[-1] - 1
         if class_labels.numel() and int(class_labels.max()) >= num_classes:

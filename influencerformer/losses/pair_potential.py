@@ -100,6 +100,6 @@ def of_batch(potentials: Sequence[PairPotential]) -> PairPotential:
     for part in zip(*potentials, strict=True):
         # sizes of instances that all queries see have one row, sums over all pixels one column
         rows = queries if max(p.shape[2] for p in part) > 1 else 1
-        columns = instances if max(p.shape[3] for p in part) > 1 else 1
+        columns = instances if max(p.shape[3] for p in part) != 1 else 1
         merged.append(torch.cat([pad_to(p, rows, columns) for p in part], 1))
     return PairPotential(*merged)

@@ -27,7 +27,9 @@ def test_dtypes(loss: Any, dtype: torch.dtype) -> None:
     expected = value_and_gradients(loss, exact[0], batch.labels, exact[1], batch.classes)
     torch.testing.assert_close(value.double(), expected[0], rtol=1e-5, atol=0)
     tolerance = {torch.float16: 2e-3, torch.bfloat16: 1e-2}.get(dtype, 1e-4)
-    torch.testing.assert_close(masks.double(), expected[1], rtol=tolerance, atol=1e-5)
+    # the gradients of condensation and claims are rounded before they are added
+    atol = tolerance * float(expected[1].abs().max()) if dtype in HALVES else 1e-5
+    torch.testing.assert_close(masks.double(), expected[1], rtol=tolerance, atol=atol)
     torch.testing.assert_close(classes.double(), expected[2], rtol=tolerance, atol=1e-5)
 
 
