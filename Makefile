@@ -33,9 +33,10 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 # The site, strict about links, anchors and equations; nothing in it needs a network. To read: site/index.html
+# (--quiet would drop the warnings that --strict counts)
 docs: $(VENV)/installed-docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Asks every address that the site links to; needs the network, so CI does not run it.
 external-links: docs
