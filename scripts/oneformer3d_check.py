@@ -5,8 +5,8 @@
 
 Run by train_*.sh and eval_*.sh, in OneFormer3D's folder. Prints the tool's arguments, one a line: those given, the
 folder of the data where DATA_ROOT is set, and a copy in the place of a checkpoint whose backbone would not load
-(scripts/oneformer3d_checkpoint.py). What is wrong is said in one sentence, with exit code 2. Checkpoints are
-unpickled, as OneFormer3D's tools do: give only those whose origin you trust.
+(scripts/oneformer3d_checkpoint.py). What is wrong is said in one sentence, with exit code 2. A
+checkpoint that holds more than tensors, numbers and mmengine's logs is refused, as the tools would run what it holds.
 """
 
 from __future__ import annotations

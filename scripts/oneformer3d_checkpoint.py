@@ -5,12 +5,13 @@ spconv 2's (out, D, H, W, in), unless the checkpoint's metadata say that they ar
 lost the metadata when it saved, so the kernels it wrote in spconv 2's layout have to be permuted back before they are
 loaded: that is what OneFormer3D's tools/fix_spconv_checkpoint.py is for. Checkpoints of later versions have their
 metadata and load as they are; the tool breaks them. mmengine loads what fits and only logs the rest, so a backbone
-that does not load would go unnoticed. Which of these a checkpoint is can be read from it.
+that does not load would go unnoticed. Which of these a checkpoint is can be read from it; no code in it is run.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -67,6 +68,31 @@ def remedy_for(state: dict[str, Any]) -> str:
     return "permute" if layout == "spconv 2" else "forget the version"
 
 
+def log_classes() -> list[Any]:
+    """What mmengine's checkpoints hold beside tensors: options, and buffers of logged numbers with their own methods.
+
+    `getattr`, by which the methods are named, is replaced by one that gives nothing else.
+    """
+    try:
+        import numpy as np
+        from mmengine.config import ConfigDict
+        from mmengine.logging.history_buffer import HistoryBuffer
+        from numpy._core import multiarray
+    except ImportError:  # nothing of it can be in a file that this environment wrote
+        return []
+
+    def method(buffer: Any, name: str) -> Any:
+        if buffer is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+            raise ValueError(f"it asks for {name!r} of {getattr(buffer, '__name__', type(buffer).__name__)}")
+        return getattr(buffer, name)
+
+    numbers = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+    arrays = [np.ndarray, np.dtype, multiarray._reconstruct, multiarray.scalar]
+    # as numpy 1 names them
+    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in arrays[2:]]
+    return [ConfigDict, HistoryBuffer, *arrays, *old, *numbers, (method, "builtins.getattr")]
+
+
 def loadable_checkpoint(path: Path, root: Path) -> Path:
     """A checkpoint with the weights of `path` that OneFormer3D loads whole.
 
@@ -87,9 +113,15 @@ def loadable_checkpoint(path: Path, root: Path) -> Path:
             f"There is no checkpoint {path}: name one that tools/train.py wrote, such as epoch_512.pth."
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        with torch.serialization.safe_globals(log_classes()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} is not a checkpoint that torch can read: {error}.") from error
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = f"it holds {foreign[1]}" if foreign else reason.rstrip(".")
+        raise CheckpointError(
+            f"{path} is not a checkpoint that torch can read without running what it holds: {reason}."
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state_dict: name a checkpoint that tools/train.py wrote.")

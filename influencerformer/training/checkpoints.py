@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -28,7 +29,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what torch raises depends on what the file is
+        foreign = re.search(r"GLOBAL (\S+)", str(error))  # torch's own sentence advises to run it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = f"it holds {foreign[1]}, which is neither a tensor nor a plain value" if foreign else reason
         raise UserError(f"{path} is no readable checkpoint: {reason}") from None
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise UserError(f"{path} is no checkpoint of `fit`: it lacks state_dict or hyper_parameters")

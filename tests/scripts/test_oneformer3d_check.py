@@ -199,6 +199,27 @@ def test_checkpoints_that_cannot_be_used(checkpoints: ModuleType, tmp_path: Path
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pth", "of3d"]
 
 
+class Planted:
+    """Runs a function while it is unpickled."""
+
+    def __init__(self, function: Any, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_a_checkpoint_runs_no_code(checkpoints: ModuleType, tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "a.pth"
+    for planted in (Planted(os.mkdir, str(tmp_path / "planted")), Planted(getattr, "x", "upper")):
+        torch.save({"state_dict": {}, "message_hub": planted}, path)
+        with pytest.raises(checkpoints.CheckpointError, match=r"without running what it holds: \S") as raised:
+            checkpoints.loadable_checkpoint(path, root)
+        assert "weights_only" not in str(raised.value)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "planted").exists()
+
+
 def test_the_check_needs_no_torch_to_say_that_it_is_missing(
     check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

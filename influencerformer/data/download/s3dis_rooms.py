@@ -69,5 +69,6 @@ def have_instances(rooms: Iterable[Path]) -> bool:
 
 def _counts(rooms: Iterable[Path]) -> Iterator[tuple[int, int]]:
     for room in rooms:
-        instances = np.unique(np.load(room / "instance.npy"))
-        yield int(np.count_nonzero(instances >= 0)), len(np.unique(np.load(room / "segment.npy")))
+        instances = np.unique(np.load(room / "instance.npy", allow_pickle=False))
+        classes = np.unique(np.load(room / "segment.npy", allow_pickle=False))
+        yield int(np.count_nonzero(instances >= 0)), len(classes)
