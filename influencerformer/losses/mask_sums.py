@@ -116,7 +116,11 @@ def mask_sums(
     if segments.compiled(logits):
         from influencerformer.losses.cpu.sums import CompiledSums
 
-        sums = CompiledSums.apply(logits, segments.sorted_pixels, rep_weight, bg_weight, split_softplus, active)
+        pixels = segments.sorted_pixels
+        *inside, total_softplus, total_sigma = CompiledSums.apply(
+            logits, pixels, rep_weight, bg_weight, split_softplus, active
+        )
+        sums = *(pixels.fold(part) for part in inside), total_softplus, total_sigma
     else:
         membership = segments.membership
         weight = rep_weight * membership.foreground + bg_weight * membership.background

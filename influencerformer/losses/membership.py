@@ -140,7 +140,7 @@ class Segments:
 
     def compiled(self, values: Tensor) -> bool:
         """Whether sums of these values are left to the kernels for a CPU."""
-        return self.targets.labels is not None and cpu.applies(values)
+        return cpu.applies(values)
 
     @functools.cached_property
     def membership(self) -> Membership:
@@ -149,7 +149,7 @@ class Segments:
 
     @functools.cached_property
     def sorted_pixels(self) -> SortedPixels:
-        """For kernels; the truth is a label map."""
+        """For kernels."""
         from influencerformer.losses.cpu.sorted_pixels import SortedPixels
 
         return SortedPixels(self.targets)

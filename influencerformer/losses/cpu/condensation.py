@@ -127,7 +127,8 @@ class CompiledCondensation(torch.autograd.Function):
         for i, image in enumerate(images):
             image.direction_sums(values[i].float().contiguous().numpy(), sums[i].numpy())
         with torch.enable_grad():
-            attraction, prototypes, mean = attraction_and_prototypes(sums.requires_grad_(), sizes, exists)
+            folded = pixels.fold(sums.requires_grad_())
+            attraction, prototypes, mean = attraction_and_prototypes(folded, sizes, exists)
         repulsion = []
         for i, image in enumerate(images):
             if int(exists[i].sum()) > CROWD:
@@ -137,7 +138,10 @@ class CompiledCondensation(torch.autograd.Function):
             excess = image.excess_sums(values[i].float(), prototypes[i].detach(), margin)
             with torch.enable_grad():
                 one = slice(i, i + 1)
-                repulsion.append(repulsion_of(excess.requires_grad_()[None], sizes[one], exists[one])[0])
+                folded = excess.requires_grad_()[None]
+                if pixels.incidence is not None:
+                    folded = folded @ pixels.incidence[one]
+                repulsion.append(repulsion_of(folded, sizes[one], exists[one])[0])
         ctx.images, ctx.small = images, (sums, attraction, prototypes, repulsion)
         return attraction.detach(), torch.stack([part.detach() for part in repulsion]), logits
 

@@ -4,31 +4,68 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from influencerformer.losses.targets import MaskTargets
+from influencerformer.losses.targets import BACKGROUND, IGNORED, MaskTargets
 
 
 class SortedPixels:
-    """The partition of B images into segments: the background, then the K instances; ignored pixels come last.
+    """B images cut into segments: the background, then the K instances; ignored pixels come last.
+
+    Where instances overlap, a segment is what a combination of them covers, and ``incidence`` says which.
 
     Attributes:
-        labels: (B, N) uint32, the segment of each pixel; K + 1 where it is ignored.
+        labels: (B, N) uint32, the segment of each pixel; S where it is ignored.
         order: (B, N) uint32, pixels by segment, in their own order within one.
-        starts: (B, K + 2) uint32, where each segment starts in ``order``, and where the ignored ones do.
+        starts: (B, S + 1) uint32, where each segment starts in ``order``, and where the ignored ones do.
+        incidence: (B, S, K + 1) float32, 1 where a segment is part of an instance (or the background, column 0);
+            None where segments are the instances themselves.
     """
 
     def __init__(self, targets: MaskTargets) -> None:
-        assert targets.labels is not None
-        segments = targets.num_instances + 1
-        labels = torch.where(targets.labels < 0, segments, targets.labels)
-        batch = len(labels)
-        counts = torch.zeros(batch, segments + 1, dtype=torch.int64)
+        self.incidence: Tensor | None = None
+        if targets.labels is not None:
+            labels, segments = targets.labels, targets.num_instances + 1
+        else:
+            labels, self.incidence = _combinations(targets)
+            segments = self.incidence.shape[1]
+        labels = torch.where(labels == IGNORED, segments, labels)
+        counts = torch.zeros(len(labels), segments + 1, dtype=torch.int64)
         counts.scatter_add_(1, labels, torch.ones_like(labels))
-        starts = np.zeros((batch, segments + 1), np.uint32)
-        starts[:, 1:] = counts[:, :-1].cumsum(1).numpy()
+        self.starts = np.zeros((len(labels), segments + 1), np.uint32)
+        self.starts[:, 1:] = counts[:, :-1].cumsum(1).numpy()
         self.labels = labels.numpy().astype(np.uint32)
         # numbers of few bits are sorted by radix
         small = self.labels.astype(np.uint16) if segments < 2**16 else self.labels
         self.order = np.argsort(small, axis=1, kind="stable").astype(np.uint32)
-        self.starts = starts
         self.num_segments = segments
+
+    def fold(self, sums: Tensor) -> Tensor:
+        """(B, Q, S) sums over segments to (B, Q, K + 1) sums over the background and the instances."""
+        return sums if self.incidence is None else sums @ self.incidence
+
+
+def _combinations(targets: MaskTargets) -> tuple[Tensor, Tensor]:
+    """(B, N) segments of overlapping masks, -1 ignored, and their incidence (B, S, K + 1)."""
+    assert targets.masks is not None
+    batch, instances, pixels = targets.masks.shape
+    # a pixel's code is the sum of its instances' random numbers: equal for equal combinations, else different
+    keys = np.random.default_rng(0).integers(1, 2**63, instances, dtype=np.int64)
+    labels = torch.full((batch, pixels), IGNORED)
+    found = []
+    for image, masks, valid in zip(labels, targets.masks, targets.valid, strict=True):
+        codes = np.zeros(pixels, np.int64)
+        for key, mask in zip(keys, masks.numpy(), strict=True):
+            codes += key * mask
+        codes[~valid.numpy()] = BACKGROUND
+        _, first, inverse = np.unique(np.append(0, codes), return_index=True, return_inverse=True)
+        # the background comes first, whether there is any or not
+        rank = np.argsort(np.argsort(first != 0, kind="stable"))
+        image[valid] = torch.from_numpy(rank[inverse[1:]])[valid]
+        members = masks[:, torch.from_numpy(first[np.argsort(rank)][1:] - 1)].T
+        found.append(torch.cat([torch.zeros(1, instances, dtype=torch.bool), members]))
+    incidence = torch.zeros(batch, max(len(members) for members in found), instances + 1)
+    incidence[:, 0, 0] = 1
+    for place, members in zip(incidence, found, strict=True):
+        place[: len(members), 1:] = members
+    return labels, incidence

@@ -16,16 +16,18 @@ from influencerformer.losses.targets import make_targets
 pytest.importorskip("numba")
 
 
-def truth(labels: Tensor, instances: int, dtype: torch.dtype) -> Segments:
+def truth(labels: Tensor, instances: int, dtype: torch.dtype, masks: Tensor | None = None) -> Segments:
     classes = torch.zeros(len(labels), instances, dtype=torch.int64)
-    return Segments(make_targets(labels.shape[1], len(labels), dtype, labels, None, classes))
+    return Segments(make_targets(labels.shape[1], len(labels), dtype, labels, masks, classes))
 
 
-def sums_and_gradient(logits: Tensor, labels: Tensor, instances: int, seed: int, **options: object) -> tuple:
+def sums_and_gradient(
+    logits: Tensor, labels: Tensor, instances: int, seed: int, masks: Tensor | None = None, **options: object
+) -> tuple:
     """The sums, and the gradient of a random combination of them."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     logits = logits.detach().requires_grad_()
-    found = mask_sums(logits, truth(labels, instances, dtype), **options)  # type: ignore[arg-type]
+    found = mask_sums(logits, truth(labels, instances, dtype, masks), **options)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(seed)
     weights = [torch.randn(part.shape, generator=g, dtype=torch.float64) for part in found]
     total = sum((part.double() * weight).sum() for part, weight in zip(found, weights, strict=True))
@@ -52,6 +54,7 @@ def compare(found: tuple[MaskSums, Tensor], expected: tuple[MaskSums, Tensor], p
     split=st.booleans(),
     bg_weight=st.sampled_from([1.0, 0.1, 0.0]),
     layout=st.sampled_from(["contiguous", "transposed", "strided"]),
+    overlap=st.sampled_from([0.0, 0.1, 0.9]),
 )
 def test_kernels_agree_with_the_plain_path(
     seed: int,
@@ -64,6 +67,7 @@ def test_kernels_agree_with_the_plain_path(
     split: bool,
     bg_weight: float,
     layout: str,
+    overlap: float,
 ) -> None:
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(-1, instances + 1, (batch, pixels), generator=g)
@@ -72,7 +76,8 @@ def test_kernels_agree_with_the_plain_path(
         logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
     elif layout == "strided":
         logits = torch.stack([logits, logits], -1)[..., 0]
-    options = {"split_softplus": split, "rep_weight": 0.7, "bg_weight": bg_weight}
+    masks = torch.rand(batch, instances, pixels, generator=g) < overlap if overlap else None
+    options = {"split_softplus": split, "rep_weight": 0.7, "bg_weight": bg_weight, "masks": masks}
     found = sums_and_gradient(logits, labels, instances, seed, **options)
     assert found[1].dtype == dtype
     assert found[0].inside_logit.dtype == torch.float32
