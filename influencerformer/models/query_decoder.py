@@ -222,6 +222,7 @@ class QueryDecoder(nn.Module):
         num_coordinates: P.
         wavelengths: shortest and longest wavelength of the positions, in the unit of the coordinates.
         objectness: predict each mask's IoU as well.
+        content_scale: standard deviation of what tells the queries apart beside the tokens that they start from.
     """
 
     def __init__(
@@ -237,6 +238,7 @@ class QueryDecoder(nn.Module):
         num_coordinates: int = 3,
         wavelengths: tuple[float, float] = (0.2, 20.0),
         objectness: bool = False,
+        content_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -251,7 +253,7 @@ class QueryDecoder(nn.Module):
             nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim)) for width in memory_dims
         )
         self.memory_positions = FourierPositions(num_coordinates, dim, wavelengths)
-        self.query_content = nn.Parameter(torch.randn(num_queries, dim))
+        self.query_content = nn.Parameter(content_scale * torch.randn(num_queries, dim))
         self.query_start = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
         self.layers = nn.ModuleList(DecoderLayer(dim, num_heads, 4 * dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)

@@ -22,6 +22,8 @@ LOSSES: dict[str, type[MaskInfluencerLoss] | type[HungarianMaskLoss]] = {
     "hungarian": HungarianMaskLoss,
 }
 _WAVELENGTHS = (0.03, 4.0)
+CONTENT_SCALE = 0.1
+"""Small: a query is to know the hit that it starts from, not its own number."""
 
 
 class TrackMasks(NamedTuple):
@@ -130,6 +132,7 @@ class MaskTracker(nn.Module):
             memory_dims=[dim],
             num_coordinates=NUM_COORDINATES,
             wavelengths=_WAVELENGTHS,
+            content_scale=CONTENT_SCALE,
         )
         try:
             self.criterion = TrackMaskCriterion(LOSSES[loss](**(loss_options or {})), own_claims)
