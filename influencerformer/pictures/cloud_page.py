@@ -50,7 +50,8 @@ def write_cloud_page(path: Path | str, clouds: Sequence[Cloud], class_names: Seq
         UserError: `path` cannot be written.
     """
     html = cloud_page(clouds, class_names, **options)
-    return replace_file(path, lambda draft: draft.write_text(html, encoding="utf-8"))
+    # Names of files need not be text.
+    return replace_file(path, lambda draft: draft.write_text(html, encoding="utf-8", errors="replace"))
 
 
 def cloud_page(

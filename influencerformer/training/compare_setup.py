@@ -124,6 +124,11 @@ def make_setup(
     for override in overrides:
         if "=" not in override:
             raise UserError(f"--set takes key=value pairs such as data.batch_size=8, got {override!r}")
+        try:
+            yaml.safe_load(override.partition("=")[2])
+        except yaml.YAMLError as error:
+            what = " ".join(str(error).split())
+            raise UserError(f"--set {override!r} has no value of YAML: {what}") from None
         if override.partition("=")[0].removeprefix("--") in OWN_OPTIONS:
             raise UserError(f"--set cannot take {override}: compare sets that for each run itself")
     return Setup(

@@ -132,7 +132,7 @@ def write_report(
         ],
     )
     path = out / REPORT_FILE
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html, encoding="utf-8", errors="replace")  # names of files need not be text
     return path
 
 

@@ -175,7 +175,7 @@ def write_page(
         files("influencerformer.training").joinpath("track_page.html").read_text(encoding="utf-8")
     )
     html = template.render(rows=rows, values=values, rates=rates, displays=displays, counts=metrics.counts())
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html, encoding="utf-8", errors="replace")  # names of files need not be text
 
 
 def _picture(figure: Figure, text: str) -> dict[str, str]:
