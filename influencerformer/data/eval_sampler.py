@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sized
 
 from lightning import Trainer
@@ -51,9 +50,3 @@ class EvalSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return (index for batch in self._own() for index in batch)
-
-
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Of a loading process: a signal that is sent to all processes of a run is for the first one to obey."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -26,8 +26,9 @@ from influencerformer.data.bad_samples import (
     Take,
     most_tries,
 )
-from influencerformer.data.eval_sampler import EvalSampler, leave_signals_to_the_trainer
+from influencerformer.data.eval_sampler import EvalSampler
 from influencerformer.data.progress import progress
+from influencerformer.data.workers import leave_signals_to_the_trainer
 from influencerformer.errors import UserError
 
 Item = TypeVar("Item")

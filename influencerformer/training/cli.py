@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -162,6 +162,12 @@ class FitCLI(SegmenterCLI):
             action="store_true",
             help="continue from last.ckpt in out_dir; start anew where there is none",
         )
+        parser.add_argument(
+            "--save_every_minutes",
+            type=NonNegativeFloat,
+            default=10.0,
+            help="the most training time that a kill can cost; last.ckpt is saved that often, and at every validation",
+        )
 
     def before_instantiate_classes(self) -> None:
         if not named_configs(self.arguments):
@@ -200,7 +206,7 @@ class FitCLI(SegmenterCLI):
         kwargs["plugins"] = [DurableCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
         if config.enable_checkpointing is not False:
             best = BestCheckpoint(out_dir, monitor=f"val/{self.model.values[0]}")
-            callbacks += [best, LastCheckpoint(out_dir)]
+            callbacks += [best, LastCheckpoint(out_dir, self.config.save_every_minutes)]
         if config.enable_progress_bar is not False:
             callbacks.append(RunProgressBar())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
