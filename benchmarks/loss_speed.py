@@ -154,6 +154,8 @@ def main() -> None:
     with Progress(*columns, console=console) as progress:
         for kind, name, job in jobs:
             task = progress.add_task(name)
+            if not console.is_terminal:
+                console.print(f"measuring {name}")
             results[kind][name] = job(
                 lambda what, task=task, name=name: progress.update(task, description=f"{name}: {what}")
             )
