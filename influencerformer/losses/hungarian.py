@@ -87,15 +87,17 @@ def hungarian_mask_loss(
         )
         exists, classes = inputs.instance_mask, inputs.classes[:, None]
         potential = of_batch([pair_potential(group.mask_logits, Segments(group.targets)) for group in inputs.groups])
-        cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
+        with torch.no_grad():
+            cost = mask_weight * potential.pixel() + dice_weight * potential.overlap()
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
             cost = cost - class_weight * probability.gather(-1, classes.expand(cost.shape))
         matches = hungarian_assignment(cost, exists, inputs.query_mask)
+        pixel, overlap = potential.claimed(matches)
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         parts = {
-            "claim_mask": mask_weight * (matches * potential.pixel).sum() / count,
-            "claim_dice": dice_weight * (matches * potential.overlap).sum() / count,
+            "claim_mask": mask_weight * pixel / count,
+            "claim_dice": dice_weight * overlap / count,
             "existence": cost.new_zeros(()),
         }
         if inputs.class_logits is not None:

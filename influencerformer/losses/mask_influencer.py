@@ -129,7 +129,8 @@ def mask_influencer_loss(
                 layers[-1] = parts_of_group.logits
             potentials.append(pair_potential(layers, segments, candidates=own_candidates, **weights))
         potential = of_batch(potentials)
-        cost = mask_weight * potential.pixel.detach() + dice_weight * potential.overlap.detach()
+        with torch.no_grad():
+            cost = mask_weight * potential.pixel() + dice_weight * potential.overlap()
         none = cost.new_zeros(cost.shape[:-1])
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
@@ -151,13 +152,14 @@ def mask_influencer_loss(
                 claim_mask=inputs.claim_mask,
                 iterations=iterations,
             )
-        claims = claims.expand(potential.pixel.shape)
+        claims = claims.expand(potential.sums.inside_logit.shape)
+        pixel, overlap = potential.claimed(claims)
 
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         zero = cost.new_zeros(())
         parts = {
-            "claim_mask": mask_weight * (claims * potential.pixel).sum() / count,
-            "claim_dice": dice_weight * (claims * potential.overlap).sum() / count,
+            "claim_mask": mask_weight * pixel / count,
+            "claim_dice": dice_weight * overlap / count,
             "existence": zero,
             "objectness": zero,
             "attraction": zero,

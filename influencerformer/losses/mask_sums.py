@@ -18,7 +18,8 @@ EXPONENT_LIMIT = 80.0
 class MaskSums(NamedTuple):
     """Sums over pixels: ``inside`` an instance (B, Q, K), ``total`` over all (B, Q).
 
-    s logits, sigma sigmoid(s), softplus log(1 + e^s). ``inside_softplus`` is zero where it was not asked for.
+    s logits, sigma sigmoid(s), softplus log(1 + e^s). ``inside_softplus`` is empty, (B, Q, 0), where it was not
+    asked for.
     """
 
     inside_logit: Tensor
@@ -58,7 +59,8 @@ class _Sums(torch.autograd.Function):
         ctx.save_for_backward(logits)
         ctx.membership, ctx.weight, ctx.split_softplus = membership, weight, split_softplus
         size, scratch = (*logits.shape[:2], membership.num_segments), Scratch()
-        inside_logit, inside_sigma, inside_softplus = (weight.new_zeros(size) for _ in range(3))
+        inside_logit, inside_sigma = (weight.new_zeros(size) for _ in range(2))
+        inside_softplus = weight.new_zeros(size if split_softplus else (*size[:2], 0))
         total_softplus, total_sigma = (weight.new_zeros(size[:2]) for _ in range(2))
         for queries in query_blocks(logits):
             block = logits[:, queries].to(weight.dtype)
@@ -120,7 +122,8 @@ def mask_sums(
         *inside, total_softplus, total_sigma = CompiledSums.apply(
             logits, pixels, rep_weight, bg_weight, split_softplus, active
         )
-        sums = *(pixels.fold(part) for part in inside), total_softplus, total_sigma
+        inside = [pixels.fold(part) if part.numel() else part for part in inside]
+        sums = *inside, total_softplus, total_sigma
     else:
         membership = segments.membership
         weight = rep_weight * membership.foreground + bg_weight * membership.background

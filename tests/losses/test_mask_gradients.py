@@ -69,9 +69,24 @@ def test_pair_potential(targets: MaskTargets, weights: tuple[float, float, float
     def potentials(x: Tensor) -> tuple[Tensor, Tensor]:
         found = pair_potential([x], Segments(targets), attr_weight=attr, rep_weight=rep, bg_weight=bg)
         assert not found.iou().requires_grad
-        return found.pixel, found.overlap
+        return found.pixel(), found.overlap()
 
     assert gradcheck(potentials, logits())
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.7)])
+def test_claimed_potential(targets: MaskTargets, weights: tuple[float, float, float]) -> None:
+    attr, rep, bg = weights
+    claims = torch.rand(2, 2, 4, 3, dtype=torch.float64)
+
+    def claimed(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = pair_potential([x, 2 * x], Segments(targets), attr_weight=attr, rep_weight=rep, bg_weight=bg)
+        pixel, overlap = found.claimed(claims)
+        torch.testing.assert_close(pixel, (claims * found.pixel()).sum())
+        torch.testing.assert_close(overlap, (claims * found.overlap()).sum())
+        return pixel, overlap
+
+    assert gradcheck(claimed, logits())
 
 
 @pytest.mark.parametrize("rep_margin", [0.0, 0.3])

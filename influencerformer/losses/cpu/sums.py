@@ -48,8 +48,9 @@ class CompiledSums(torch.autograd.Function):
         batch, queries, num_pixels = logits.shape
         busy = np.ones((batch, queries), np.bool_) if active is None else active.numpy()
         ctx.pixels, ctx.weights, ctx.split, ctx.busy = pixels, (rep_weight, bg_weight), split, busy
-        inside = [torch.zeros(batch, queries, pixels.num_segments) for _ in range(3)]
-        total = [torch.zeros(batch, queries) for _ in range(2)]
+        segments = pixels.num_segments
+        inside = [torch.empty(batch, queries, s) for s in (segments, segments, segments if split else 0)]
+        total = [torch.empty(batch, queries) for _ in range(2)]
         for image, rows in _blocks(logits):
             block = logits[image, rows].float().contiguous()
             over_rows(
