@@ -148,8 +148,8 @@ def test_validation_events_are_those_of_the_configuration(condensation: FitCLI, 
     assert [e.name for e in validation_events(tmp_path / "elsewhere.ckpt", config)] == [e.name for e in events]
 
 
-def test_predicted_files_are_the_tracks_of_each_hit(run: FitCLI, tmp_path: Path) -> None:
-    checkpoint, out = run.out_dir / "best.ckpt", tmp_path / "out"
+def test_predicted_files_are_the_tracks_of_each_hit(condensation: FitCLI, tmp_path: Path) -> None:
+    checkpoint, out = condensation.out_dir / "best.ckpt", tmp_path / "out"
     assert predict("--checkpoint", checkpoint, "--out", out, "--max-events", 1) == 0
     event = validation_events(checkpoint, None)[0]
     segmenter = load_segmenter(checkpoint)
