@@ -7,7 +7,7 @@ MMDET3D_VENV ?= .venv-mmdet3d
 MMDET3D_BIN = $(MMDET3D_VENV)/bin
 TORCH = torch==2.13.0
 
-.PHONY: demo test lint install mmdet3d test-mmdet3d oneformer3d-cpu docs external-links
+.PHONY: demo test lint fuzz install mmdet3d test-mmdet3d oneformer3d-cpu docs external-links
 
 install: $(VENV)/installed
 
@@ -55,6 +55,10 @@ $(MMDET3D_VENV)/installed: requirements/mmdet3d.txt requirements/mmdet3d-nodeps.
 
 test-mmdet3d: mmdet3d
 	OMP_NUM_THREADS=1 $(MMDET3D_BIN)/pytest -n 2 tests/openmmlab
+
+# Tens of thousands of spoilt files, odd options and odd tensors; an hour or more.
+fuzz: install
+	HYPOTHESIS_PROFILE=nightly OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/fuzz
 
 # What the real OneFormer3D needs on top, on a CPU; needs Python 3.11 and a C++ compiler, and takes about seven minutes.
 oneformer3d-cpu: mmdet3d

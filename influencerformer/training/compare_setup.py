@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from influencerformer.data.files import read_json
 from influencerformer.errors import UserError
 from influencerformer.training.config_files import resolve_config
 from influencerformer.training.record import write_json
@@ -152,9 +153,15 @@ def open_setup(out: Path) -> Setup:
     path = out / SETUP_FILE
     if not path.is_file():
         raise UserError(f"{out} holds no comparison ({SETUP_FILE} is missing): run `compare` there first")
-    data: dict[str, Any] = json.loads(path.read_text())
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return Setup(**fields)
+    data = read_json(path)
+    try:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        setup = Setup(**fields)
+        setup._shared()  # contents must be mappings and options text
+    except (TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise UserError(f"{path} does not describe a comparison ({what}): choose another --out") from None
+    return setup
 
 
 def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -26,6 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from influencerformer.data.files import read_json
+from influencerformer.errors import UserError
+
 RECORD_FILE = "record.json"
 AP_VALUES = ("AP", "AP50")
 VAL_LOSS_KEY = "val/loss"
@@ -123,9 +126,20 @@ class RunRecord:
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord | None:
-        """The record in a run's folder, None if there is none yet."""
+        """The record in a run's folder, None if there is none yet.
+
+        Raises:
+            UserError: the file is no record.
+        """
         path = folder / RECORD_FILE
-        return cls.from_dict(json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        try:
+            return cls.from_dict(content)
+        except (TypeError, ValueError, AttributeError) as error:
+            what = " ".join(str(error).split())
+            raise UserError(f"{path} is no record of a run ({what}): delete {folder} to train it anew") from None
 
 
 def write_json(path: Path, data: Any) -> None:
