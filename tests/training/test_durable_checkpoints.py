@@ -156,8 +156,9 @@ def test_a_run_that_ends_on_a_full_disk_says_what_is_kept(
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
     monkeypatch.undo()
     assert train(tmp_path, "--resume").trainer.global_step == 6
+    saved = read_checkpoint(tmp_path / "last.ckpt")["state_dict"]
     for name, value in finished.model.state_dict().items():
-        assert torch.equal(read_checkpoint(tmp_path / "last.ckpt")["state_dict"][name], value), name
+        assert torch.equal(saved[name], value), name
 
 
 def test_a_log_on_a_full_disk_ends_the_run_in_one_sentence(train: Callable[..., FitCLI], tmp_path: Path) -> None:
