@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from influencerformer.losses.targets import BACKGROUND, IGNORED, MaskTargets
+
+TILE = 1024
+"""Pixels of a row whose gradient is made at a time, from numbers in the nearest cache."""
+SHORTEST_RUN = 8
+"""Mean length of runs from which going by them is faster than pixel by pixel."""
 
 
 class SortedPixels:
@@ -20,6 +27,7 @@ class SortedPixels:
         starts: (B, S + 1) uint32, where each segment starts in ``order``, and where the ignored ones do.
         incidence: (B, S, K + 1) float32, 1 where a segment is part of an instance (or the background, column 0);
             None where segments are the instances themselves.
+        runs: of each image the runs of equal labels, if they are long.
     """
 
     def __init__(self, targets: MaskTargets) -> None:
@@ -39,10 +47,40 @@ class SortedPixels:
         small = self.labels.astype(np.uint16) if segments < 2**16 else self.labels
         self.order = np.argsort(small, axis=1, kind="stable").astype(np.uint32)
         self.num_segments = segments
+        self.runs = [_runs(*image) for image in zip(self.labels, self.order, strict=True)]
 
     def fold(self, sums: Tensor) -> Tensor:
         """(B, Q, S) sums over segments to (B, Q, K + 1) sums over the background and the instances."""
         return sums if self.incidence is None else sums @ self.incidence
+
+
+class Runs(NamedTuple):
+    """Neighbouring pixels of one segment, cut at multiples of TILE; none where most pixels have another neighbour.
+
+    Attributes:
+        starts: (R + 1,) uint32, the first pixel of each run, and the number of pixels.
+        places: (R,) uint32, where each run starts in ``order``.
+        tiles: (T + 1,) uint32, the first run of each tile, and the number of runs.
+    """
+
+    starts: np.ndarray
+    places: np.ndarray
+    tiles: np.ndarray
+
+
+def _runs(labels: np.ndarray, order: np.ndarray) -> Runs:
+    pixels = len(labels)
+    first = np.ones(pixels, np.bool_)
+    np.not_equal(labels[1:], labels[:-1], out=first[1:])
+    first[::TILE] = True
+    starts = np.flatnonzero(first)
+    if len(starts) * SHORTEST_RUN > pixels:
+        nothing = np.empty(0, np.uint32)
+        return Runs(nothing, nothing, nothing)
+    place = np.empty(pixels, np.uint32)
+    place[order] = np.arange(pixels, dtype=np.uint32)
+    tiles = np.append(np.searchsorted(starts, np.arange(0, pixels, TILE)), len(starts))
+    return Runs(np.append(starts, pixels).astype(np.uint32), place[starts], tiles.astype(np.uint32))
 
 
 def _combinations(targets: MaskTargets) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influencerformer.losses.cpu.arithmetic import FACTORS, JIT, exp_of_negative, f32
+from influencerformer.losses.cpu.sorted_pixels import TILE
 
 Array = NDArray[np.float32]
 Index = NDArray[np.uint32]
 BLOCK = 1024
 """Numbers added up in float32 before they go into a float64."""
-TILE = 1024
-"""Pixels of a row whose gradient is made at a time, from numbers in the nearest cache."""
 
 
 @numba.njit(inline="always", **JIT)
@@ -25,6 +24,15 @@ def _take(row: Array, order: Index, place: Array, spare: Array) -> None:
         spare[n] = row[n]
     for n in range(order.shape[0]):
         place[n] = spare[order[n]]
+
+
+@numba.njit(inline="always", **JIT)
+def _take_runs(row: Array, starts: Index, places: Index, place: Array) -> None:
+    for r in range(places.shape[0]):
+        start, length = starts[r], starts[r + 1] - starts[r]
+        run, target = row[start : start + length], place[places[r] : places[r] + length]
+        for n in range(run.shape[0]):
+            target[n] = run[n]
 
 
 @numba.njit(**JIT)
@@ -64,6 +72,8 @@ def forward(
     logits: Array,
     order: Index,
     starts: Index,
+    run_starts: Index,
+    run_places: Index,
     active: NDArray[np.bool_],
     rep_weight: float,
     bg_weight: float,
@@ -82,7 +92,10 @@ def forward(
             inside_logit[q], inside_sigma[q], inside_softplus[q] = 0, 0, 0
             total_softplus[q], total_sigma[q] = 0, 0
             continue
-        _take(logits[q], order, values, sigma)
+        if run_places.shape[0]:
+            _take_runs(logits[q], run_starts, run_places, values)
+        else:
+            _take(logits[q], order, values, sigma)
         softplus = bg_weight * _sigmoid_and_softplus(values[: starts[1]], sigma[: starts[1]])
         if split:
             for j in range(1, segments):
@@ -109,6 +122,8 @@ def backward(
     last: int,
     logits: Array,
     labels: Index,
+    run_starts: Index,
+    run_tiles: Index,
     active: NDArray[np.bool_],
     rep_weight: float,
     bg_weight: float,
@@ -138,15 +153,20 @@ def backward(
         for start in range(0, logits.shape[1], TILE):
             values, segment = logits[q, start : start + TILE], labels[start : start + TILE]
             place = result[q, start : start + TILE]
-            for n in range(segment.shape[0]):
-                logit[n] = a[segment[n]]
-                inner[n] = h[segment[n]]
-            if split:
-                for n in range(segment.shape[0]):
-                    outer[n] = z[segment[n]]
+            if run_tiles.shape[0]:
+                for r in range(run_tiles[start // TILE], run_tiles[start // TILE + 1]):
+                    j, run = labels[run_starts[r]], slice(run_starts[r] - start, run_starts[r + 1] - start)
+                    logit[run], inner[run], outer[run] = a[j], h[j], z[j]
             else:
                 for n in range(segment.shape[0]):
-                    outer[n] = background if segment[n] == 0 else member if segment[n] < segments else f32(0)
+                    logit[n] = a[segment[n]]
+                    inner[n] = h[segment[n]]
+                if split:
+                    for n in range(segment.shape[0]):
+                        outer[n] = z[segment[n]]
+                else:
+                    for n in range(segment.shape[0]):
+                        outer[n] = background if segment[n] == 0 else member if segment[n] < segments else f32(0)
             for n in range(values.shape[0]):
                 value = values[n]
                 small = exp_of_negative(-abs(value))

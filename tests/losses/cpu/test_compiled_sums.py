@@ -47,7 +47,8 @@ def compare(found: tuple[MaskSums, Tensor], expected: tuple[MaskSums, Tensor], p
     seed=st.integers(0, 10**6),
     batch=st.integers(1, 2),
     queries=st.integers(1, 7),
-    pixels=st.integers(0, 300),
+    pixels=st.sampled_from([0, 1, 7, 300, 1500]),
+    coherent=st.booleans(),
     instances=st.integers(0, 20),
     scale=st.sampled_from([0.0, 0.1, 3.0, 30.0, 1000.0]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
@@ -61,6 +62,7 @@ def test_kernels_agree_with_the_plain_path(
     batch: int,
     queries: int,
     pixels: int,
+    coherent: bool,
     instances: int,
     scale: float,
     dtype: torch.dtype,
@@ -71,6 +73,8 @@ def test_kernels_agree_with_the_plain_path(
 ) -> None:
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(-1, instances + 1, (batch, pixels), generator=g)
+    if coherent:
+        labels = labels[:, torch.arange(pixels) // 40]
     logits = (scale * torch.randn(batch, queries, pixels, generator=g)).to(dtype)
     if layout == "transposed":
         logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
