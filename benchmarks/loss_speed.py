@@ -160,6 +160,7 @@ def main() -> None:
                 lambda what, task=task, name=name: progress.update(task, description=f"{name}: {what}")
             )
             progress.update(task, description=f"{name}: done", total=1, completed=1)
+            results["shapes"] = {name: results["shapes"][name] for name in known if name in results["shapes"]}
             write(results, args.out)
     print(table(results))
     print(f"{args.out}/results.json, table.md and loss_speed.png are written")

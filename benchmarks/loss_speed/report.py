@@ -79,8 +79,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels = upper.subplots(1, 2, sharey=True)
     shapes = list(results["shapes"].values())
     for panel, key, label in (
-        (panels[0], "median_s", "time / ours on the same pixels"),
-        (panels[1], "peak_bytes", "peak extra memory / ours on the same pixels"),
+        (panels[0], "median_s", "time / ours on the same pixels (squares: sampled)"),
+        (panels[1], "peak_bytes", "peak extra memory / ours on the same pixels (squares: sampled)"),
     ):
         for height, shape in enumerate(shapes):
             for name, row in shape["rows"].items():

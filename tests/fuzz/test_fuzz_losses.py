@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import linecache
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import fuzz_cases
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import pad
@@ -26,7 +26,6 @@ from influencerformer.losses import (
 from influencerformer.models import InfluencerCriterion, InfluencerSetCriterion
 from influencerformer.models.transformers_criterion import TransformersCriterion
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 Result = dict[str, Tensor]
 LOSSES: dict[str, Callable[..., Result]] = {"influencer": mask_influencer_loss, "hungarian": hungarian_mask_loss}
 DTYPES = st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -34,12 +33,7 @@ DTYPES = st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfl
 
 def cases(count: int) -> settings:
     """So many cases, forty times as many at night."""
-    return settings(
-        max_examples=count * (40 if NIGHTLY else 1),
-        deadline=None,
-        derandomize=not NIGHTLY,
-        suppress_health_check=list(HealthCheck),
-    )
+    return fuzz_cases.cases(count, 40 * count)
 
 
 def refusal(call: Callable[[], Result], *also: type[Exception]) -> tuple[Result | None, str]:
