@@ -62,7 +62,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = self.config.clone()
-        for name in ("config", "base", "resume", "checkpoint"):
+        for name in ("config", "base", "resume", "checkpoint", "save_every_minutes"):
             config.pop(name, None)
         path = Path(trainer.default_root_dir) / CONFIG_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(run(command, options))
     except (UserError, MisconfigurationException) as error:
-        print(f"influencerformer {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(" ".join(f"influencerformer {command}: {error}".split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
