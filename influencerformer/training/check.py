@@ -211,13 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _find(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Path, list[DataPart]]:
     """The data that the options mean: those of a configuration, or all in a folder."""
     format, folder = _split_data(args.data, args.format)
-    if not args.config and not options:
+    if not args.config:
         if format is None or folder is None:
+            formats = ", ".join(FORMATS)
             raise UserError(
-                f"say what to check: FORMAT:FOLDER, a folder with --format, or --config FILE (formats: "
-                f"{', '.join(FORMATS)})"
+                f"say what to check: FORMAT:FOLDER, a folder with --format, or --config FILE (formats: {formats})"
             )
-        return folder, parts_of_folder(format, folder)
+        if not options:
+            return folder, parts_of_folder(format, folder)
     config: dict[str, Any] = {}
     for path in args.config or []:
         content = resolve_config(path)
