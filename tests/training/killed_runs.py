@@ -20,7 +20,9 @@ from influencerformer.training.cli import fit
 
 BATCHES = "batches.txt"
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "influencerformer.training.cli"])
+_CONTEXT.set_forkserver_preload(
+    [__name__, "influencerformer.models.build", "torch.utils.tensorboard", "faster_coco_eval", "torch._dynamo"]
+)
 
 
 class Tell(Callback):
