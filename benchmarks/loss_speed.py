@@ -4,8 +4,9 @@
 
 All contenders of a shape see the same tensors in one run and take turns, so that a busy machine slows all of them; the
 table has medians, and the least and most. On one thread the time is that of the process on the CPU. Memory is the peak
-above what the predictions and the truth take; a gradient is dropped as soon as it is there, as the network would use
-it up. "One copy" is the time to copy the mask logits of all heads into memory that is held already.
+of PyTorch's allocator above what the predictions and the truth take (numpy, numba and scipy hold a few matrices of Q x K
+beside it, ours and rivals' alike); a gradient is dropped as soon as it is there, as the network would use it up. "One
+copy" is the time to copy the mask logits of all heads into memory that is held already.
 
 Contenders: the Influencer Loss; HungarianMaskLoss; transformers' Mask2FormerLoss; the form that the field writes, with
 K x N masks, matrix products and a matching a layer and image (loss_speed/dense_hungarian.py), by each matcher that is
