@@ -4,7 +4,7 @@
 
 All contenders of a shape see the same tensors in one run and take turns, so that a busy machine slows all of them; the
 table has medians, and the least and most. On one thread the time is that of the process on the CPU. Memory is the peak
-of PyTorch's allocator above what the predictions and the truth take (numpy, numba and scipy hold a few matrices of Q x K
+of PyTorch's allocator above what the predictions and the truth take (numpy, numba and scipy hold matrices of Q x K
 beside it, ours and rivals' alike); a gradient is dropped as soon as it is there, as the network would use it up. "One
 copy" is the time to copy the mask logits of all heads into memory that is held already.
 
