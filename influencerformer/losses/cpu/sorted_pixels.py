@@ -10,8 +10,6 @@ from torch import Tensor
 
 from influencerformer.losses.targets import BACKGROUND, IGNORED, MaskTargets
 
-TILE = 1024
-"""Pixels of a row whose gradient is made at a time, from numbers in the nearest cache."""
 SHORTEST_RUN = 8
 """Mean length of runs from which going by them is faster than pixel by pixel."""
 
@@ -55,32 +53,27 @@ class SortedPixels:
 
 
 class Runs(NamedTuple):
-    """Neighbouring pixels of one segment, cut at multiples of TILE; none where most pixels have another neighbour.
+    """Neighbouring pixels of one segment; none where most pixels have another neighbour.
 
     Attributes:
         starts: (R + 1,) uint32, the first pixel of each run, and the number of pixels.
         places: (R,) uint32, where each run starts in ``order``.
-        tiles: (T + 1,) uint32, the first run of each tile, and the number of runs.
     """
 
     starts: np.ndarray
     places: np.ndarray
-    tiles: np.ndarray
 
 
 def _runs(labels: np.ndarray, order: np.ndarray) -> Runs:
     pixels = len(labels)
     first = np.ones(pixels, np.bool_)
     np.not_equal(labels[1:], labels[:-1], out=first[1:])
-    first[::TILE] = True
     starts = np.flatnonzero(first)
     if len(starts) * SHORTEST_RUN > pixels:
-        nothing = np.empty(0, np.uint32)
-        return Runs(nothing, nothing, nothing)
+        return Runs(np.empty(0, np.uint32), np.empty(0, np.uint32))
     place = np.empty(pixels, np.uint32)
     place[order] = np.arange(pixels, dtype=np.uint32)
-    tiles = np.append(np.searchsorted(starts, np.arange(0, pixels, TILE)), len(starts))
-    return Runs(np.append(starts, pixels).astype(np.uint32), place[starts], tiles.astype(np.uint32))
+    return Runs(np.append(starts, pixels).astype(np.uint32), place[starts])
 
 
 def _combinations(targets: MaskTargets) -> tuple[Tensor, Tensor]:

@@ -88,8 +88,6 @@ class CompiledSums(torch.autograd.Function):
                 block.shape[1],
                 block.numpy(),
                 pixels.labels[image],
-                pixels.runs[image].starts,
-                pixels.runs[image].tiles,
                 ctx.busy[image, rows],
                 *ctx.weights,
                 ctx.split,

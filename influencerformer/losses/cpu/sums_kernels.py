@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influencerformer.losses.cpu.arithmetic import FACTORS, JIT, exp_of_negative, f32
-from influencerformer.losses.cpu.sorted_pixels import TILE
 
 Array = NDArray[np.float32]
 Index = NDArray[np.uint32]
 BLOCK = 1024
 """Numbers added up in float32 before they go into a float64."""
+TILE = 1024
+"""Pixels of a row whose gradient is made at a time, from numbers in the nearest cache."""
 
 
 @numba.njit(inline="always", **JIT)
@@ -122,8 +123,6 @@ def backward(
     last: int,
     logits: Array,
     labels: Index,
-    run_starts: Index,
-    run_tiles: Index,
     active: NDArray[np.bool_],
     rep_weight: float,
     bg_weight: float,
@@ -153,20 +152,15 @@ def backward(
         for start in range(0, logits.shape[1], TILE):
             values, segment = logits[q, start : start + TILE], labels[start : start + TILE]
             place = result[q, start : start + TILE]
-            if run_tiles.shape[0]:
-                for r in range(run_tiles[start // TILE], run_tiles[start // TILE + 1]):
-                    j, run = labels[run_starts[r]], slice(run_starts[r] - start, run_starts[r + 1] - start)
-                    logit[run], inner[run], outer[run] = a[j], h[j], z[j]
+            for n in range(segment.shape[0]):
+                logit[n] = a[segment[n]]
+                inner[n] = h[segment[n]]
+            if split:
+                for n in range(segment.shape[0]):
+                    outer[n] = z[segment[n]]
             else:
                 for n in range(segment.shape[0]):
-                    logit[n] = a[segment[n]]
-                    inner[n] = h[segment[n]]
-                if split:
-                    for n in range(segment.shape[0]):
-                        outer[n] = z[segment[n]]
-                else:
-                    for n in range(segment.shape[0]):
-                        outer[n] = background if segment[n] == 0 else member if segment[n] < segments else f32(0)
+                    outer[n] = background if segment[n] == 0 else member if segment[n] < segments else f32(0)
             for n in range(values.shape[0]):
                 value = values[n]
                 small = exp_of_negative(-abs(value))
