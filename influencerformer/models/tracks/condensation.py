@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from influencerformer.errors import UserError
-from influencerformer.losses.embedding import InfluencerLoss, condense
-from influencerformer.losses.influencer_choice import choose_influencers
+from influencerformer.losses.embedding import InfluencerLoss
 from influencerformer.models.tracks.batch import pack_hits
 from influencerformer.models.tracks.encoder import HitEncoder
 
@@ -137,8 +140,9 @@ class CondensationTracker(nn.Module):
 def condensed_tracks(followers: Tensor, influencers: Tensor, radius: float, min_hits: int = MIN_HITS) -> Tensor:
     """Tracks from embeddings: hits within a radius around chosen influencers.
 
-    Candidates are the influencers that are nearest to some follower; of those, duplicates are left out by
-    :func:`choose_influencers`, and :func:`condense` gives each hit to the nearest that is left.
+    Candidates are the influencers that are nearest to some follower. Of those duplicates are left out as by
+    :func:`influencerformer.losses.influencer_choice.choose_influencers`, and each hit goes to the nearest that is left,
+    as by :func:`influencerformer.losses.condense`; here by trees, whose memory does not grow with the pairs of hits.
 
     Args:
         followers, influencers: (N, D).
@@ -148,14 +152,42 @@ def condensed_tracks(followers: Tensor, influencers: Tensor, radius: float, min_
     Returns:
         (N,) int64, 0 none, 1..m tracks without gaps.
     """
-    followers, influencers = followers.float(), influencers.float()
-    if not len(followers):
-        return torch.zeros(0, dtype=torch.int64, device=followers.device)
-    candidates = influencers[_nearest(followers, influencers).unique()]
-    chosen = choose_influencers(followers, candidates, radius, min_hits)
-    if not len(chosen):
-        return torch.zeros(len(followers), dtype=torch.int64, device=followers.device)
-    return drop_short(condense(followers, candidates[chosen], radius), min_hits)
+    f, g = (values.double().cpu().numpy() for values in (followers, influencers))
+    none = torch.zeros(len(f), dtype=torch.int64, device=followers.device)
+    if not len(f):
+        return none
+    nearest = KDTree(g).query(f, distance_upper_bound=radius)[1]
+    candidates = g[np.unique(nearest[nearest < len(g)])]
+    chosen = _chosen(KDTree(f), candidates, radius, min_hits)
+    if not chosen:
+        return none
+    track = KDTree(candidates[chosen]).query(f, distance_upper_bound=radius)[1] + 1
+    return drop_short(torch.from_numpy(np.where(track > len(chosen), 0, track)), min_hits).to(followers.device)
+
+
+def _chosen(followers: KDTree, candidates: NDArray[np.float64], radius: float, min_hits: int) -> list[int]:
+    """Greedy set cover: again and again the candidate with most followers within the radius that are left.
+
+    A candidate never gains followers, so its last count is a bound: it is counted anew only when it comes first.
+    """
+    if not len(candidates):
+        return []
+    left = np.ones(followers.n, dtype=bool)
+    counts = followers.query_ball_point(candidates, radius, return_length=True)
+    queue = [(-int(count), index) for index, count in enumerate(counts)]
+    heapq.heapify(queue)
+    chosen = []
+    while queue and -queue[0][0] >= min_hits:
+        bound, index = queue[0]
+        around = np.asarray(followers.query_ball_point(candidates[index], radius), dtype=np.int64)
+        around = around[left[around]]
+        if len(around) == -bound:
+            heapq.heappop(queue)
+            chosen.append(index)
+            left[around] = False
+        else:
+            heapq.heapreplace(queue, (-len(around), index))
+    return chosen
 
 
 def drop_short(tracks: Tensor, min_hits: int = MIN_HITS) -> Tensor:
@@ -165,9 +197,3 @@ def drop_short(tracks: Tensor, min_hits: int = MIN_HITS) -> Tensor:
     kept[:1] = False
     numbers = torch.where(kept, kept.cumsum(0), 0)
     return numbers[tracks]
-
-
-def _nearest(followers: Tensor, influencers: Tensor, chunk: int = 2048) -> Tensor:
-    """(N,) index of the influencer nearest to each follower; distances are taken around a common centre."""
-    centre = influencers.mean(0)
-    return torch.cat([torch.cdist(part - centre, influencers - centre).argmin(1) for part in followers.split(chunk)])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from track_batches import NUM_FEATURES, batch_of, events_of, permuted
 
 from influencerformer.errors import UserError
-from influencerformer.losses import influencer_loss
+from influencerformer.losses import condense, influencer_loss
+from influencerformer.losses.influencer_choice import choose_influencers
 from influencerformer.models.tracks.condensation import CondensationTracker, condensed_tracks, drop_short
 
 
@@ -75,6 +78,20 @@ def test_followers_far_from_all_influencers_are_in_no_track() -> None:
     followers, influencers = torch.zeros(5, 2), torch.full((5, 2), 9.0)
     assert condensed_tracks(followers, influencers, 0.5).tolist() == [0] * 5
     assert condensed_tracks(followers[:0], influencers[:0], 0.5).tolist() == []
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([0.1, 0.5, 2.0]), st.integers(1, 4))
+@settings(deadline=None)
+def test_tracks_are_those_of_the_dense_functions(seed: int, count: int, radius: float, min_hits: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    followers = torch.randn(count, 2, generator=generator)
+    influencers = followers + 0.2 * torch.randn(count, 2, generator=generator)
+    nearest = torch.cdist(followers, influencers).min(1)
+    candidates = influencers[nearest.indices[nearest.values < radius].unique()]
+    chosen = choose_influencers(followers, candidates, radius, min_hits)
+    expected = drop_short(condense(followers, candidates[chosen], radius), min_hits) if len(chosen) else None
+    found = condensed_tracks(followers, influencers, radius, min_hits)
+    assert torch.equal(found, torch.zeros(count, dtype=torch.int64) if expected is None else expected)
 
 
 def test_short_tracks_are_dropped_and_the_others_numbered_anew() -> None:
