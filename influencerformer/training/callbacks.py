@@ -256,32 +256,45 @@ def _of_all(trainer: Trainer) -> str:
 
 
 class RandomState(Callback):
-    """Keeps the random generators' states in the checkpoint: a resumed run draws on as it would have."""
+    """Keeps the random generators' states of every process in the checkpoint: a resumed run draws on as it would have.
+
+    Resumed by another number of processes, those that are new go on from the first one's state.
+    """
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] | None = None
+        self._states: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
-        version, internal, gauss_next = random.getstate()
-        return {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss],
-            "python": [version, list(internal), gauss_next],
-        }
+        own = _generator_states()
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return {"ranks": [own]}
+        ranks: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = state_dict
+        self._states = state_dict.get("ranks", [state_dict])  # one state alone: of a run begun before
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._state is None:
+        if not self._states:
             return
-        torch.set_rng_state(self._state["torch"].cpu())
-        if len(self._state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._state["cuda"]])
-        name, keys, position, has_gauss, gauss = self._state["numpy"]
+        state = self._states[trainer.global_rank if trainer.global_rank < len(self._states) else 0]
+        self._states = []
+        torch.set_rng_state(state["torch"].cpu())
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+        name, keys, position, has_gauss, gauss = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
-        version, internal, gauss_next = self._state["python"]
+        version, internal, gauss_next = state["python"]
         random.setstate((version, tuple(internal), gauss_next))
-        self._state = None
+
+
+def _generator_states() -> dict[str, Any]:
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }

@@ -21,6 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from influencerformer.errors import UserError
@@ -203,7 +204,7 @@ class FitCLI(SegmenterCLI):
         callbacks: list[Callback] = [*(self.config_init.trainer.callbacks or []), *self.extra_callbacks]
         callbacks.append(RandomState())
         plugins = self.config_init.trainer.plugins or []
-        kwargs["plugins"] = [DurableCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
+        kwargs["plugins"] = [*default_plugins(), *(plugins if isinstance(plugins, list) else [plugins])]
         if config.enable_checkpointing is not False:
             best = BestCheckpoint(out_dir, monitor=f"val/{self.model.values[0]}")
             callbacks += [best, LastCheckpoint(out_dir, self.config.save_every_minutes)]
@@ -226,6 +227,16 @@ class ValidateCLI(SegmenterCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         return super().instantiate_trainer(**kwargs, logger=False)
+
+
+def default_plugins() -> list[Any]:
+    """Checkpoints that are whole or the old ones, and SLURM without checkpoints of Lightning's own.
+
+    Lightning's handler for requeued jobs would leave hpc_ckpt_N.ckpt in the run's folder, and prefer it to any newer
+    last.ckpt from then on.
+    """
+    on_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [DurableCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if on_slurm else [])]
 
 
 def default_precision(accelerator: Any) -> Literal["bf16-mixed", "32-true"]:
