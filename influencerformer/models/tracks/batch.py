@@ -25,6 +25,12 @@ class Hits(NamedTuple):
     sizes: list[int]
 
 
+def event_name(batch: Mapping[str, Any], index: int) -> str:
+    """The name of an event of a batch, for messages; its number where it has none."""
+    names = batch.get("names")
+    return str(names[index] if names else index)
+
+
 def pack_hits(batch: Mapping[str, Any], in_features: int) -> Hits:
     """The hits of a batch.
 
@@ -41,8 +47,8 @@ def pack_hits(batch: Mapping[str, Any], in_features: int) -> Hits:
         raise ValueError(
             f"expected the features and positions of 1 or more events, got {len(features)} and {len(positions)}"
         )
-    names = batch.get("names") or [str(i) for i in range(len(features))]
-    for name, one, place in zip(names, features, positions, strict=True):
+    for index, (one, place) in enumerate(zip(features, positions, strict=True)):
+        name = event_name(batch, index)
         if one.ndim != 2 or one.shape[1] != in_features:
             raise UserError(f"event {name}: the network takes {in_features} features a hit, got {tuple(one.shape)}")
         if not len(one):

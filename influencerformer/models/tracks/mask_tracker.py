@@ -13,7 +13,7 @@ from influencerformer.errors import UserError
 from influencerformer.losses.hungarian import HungarianMaskLoss
 from influencerformer.losses.mask_influencer import MaskInfluencerLoss
 from influencerformer.models.query_decoder import Memory, QueryDecoder, TokenSet
-from influencerformer.models.tracks.batch import Hits, pack_hits
+from influencerformer.models.tracks.batch import Hits, event_name, pack_hits
 from influencerformer.models.tracks.condensation import MIN_HITS, drop_short
 from influencerformer.models.tracks.encoder import NUM_COORDINATES, HitEncoder, hit_coordinates
 
@@ -147,6 +147,7 @@ class MaskTracker(nn.Module):
                 "instance_labels" (N_i,) int64 with "class_labels" (K_i,) int64. Other keys are ignored.
 
         Raises:
+            UserError: an event with more particles than queries.
             UserError, ValueError: see :func:`influencerformer.models.tracks.batch.pack_hits`.
         """
         hits = pack_hits(batch, self.in_features)
@@ -156,6 +157,12 @@ class MaskTracker(nn.Module):
         outputs = TrackMasks(predicted.mask_logits, predicted.class_logits, seeds)
         if batch.get("instance_labels") is None:
             return outputs
+        for index, classes in enumerate(batch["class_labels"]):
+            if len(classes) > self.num_queries:
+                raise UserError(
+                    f"event {event_name(batch, index)} has {len(classes)} particles, more than the {self.num_queries} "
+                    "queries of the network: train one with a larger num_queries"
+                )
         return outputs._replace(loss=self.criterion(outputs, batch["instance_labels"], batch["class_labels"]))
 
     def _seeds(self, hits: Hits) -> list[Tensor]:

@@ -48,6 +48,13 @@ def test_the_loss_is_the_mean_over_events() -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+def test_an_event_without_particles_trains() -> None:
+    outputs = small_model()(doubled(batch_of(9, particles=0, truth=True)))
+    assert outputs.loss is not None
+    outputs.loss.backward()
+    assert bool(outputs.loss.isfinite())
+
+
 def test_events_do_not_see_each_other_and_order_does_not_matter() -> None:
     model, batch = small_model().eval(), doubled(batch_of(20, 7))
     together = model(batch)

@@ -78,6 +78,19 @@ def test_events_of_a_batch_do_not_see_each_other() -> None:
     torch.testing.assert_close(alone.mask_logits[-1][0], together.mask_logits[-1][1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["influencer", "hungarian"])
+def test_an_event_without_particles_trains(loss: str) -> None:
+    batch = batch_of(9, particles=0, truth=True)
+    outputs = small_model(loss=loss)(batch)
+    outputs.loss.backward()
+    assert bool(outputs.loss.isfinite())
+
+
+def test_more_particles_than_queries_are_one_sentence() -> None:
+    with pytest.raises(UserError, match="event event1 has 7 particles, more than the 6 queries"):
+        small_model()({**batch_of(20, 20, truth=True), "class_labels": [torch.zeros(n).long() for n in (6, 7)]})
+
+
 def test_tracks_of_planted_masks() -> None:
     masks = torch.tensor(
         [
