@@ -49,9 +49,10 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from None
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, one_page: bool = False) -> Image.Image:
     try:
         image = Image.open(path, formats=_IMAGE_KINDS)
+        pages = getattr(image, "n_frames", 1) if one_page else 1
         image.load()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
@@ -62,6 +63,8 @@ def _open(path: Path) -> Image.Image:
             raise UserError(f"{path} cannot be read as an image (it is empty, 0 bytes): replace the file") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an image ({reason}): replace the file") from error
+    if pages > 1:
+        raise UserError(f"{path} has {pages} pages: save one page a file")
     if not min(image.size):
         raise UserError(f"{path} is an image without a pixel: replace the file")
     return image
@@ -97,9 +100,7 @@ def read_label_map(path: Path) -> Tensor:
     Raises:
         UserError: a colour or floating-point image, several pages, negative values, or a file that is no image.
     """
-    image = _open(path)
-    if getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"label map {path} has {image.n_frames} pages: save one page a file")  # type: ignore[attr-defined]
+    image = _open(path, one_page=True)
     if image.mode == "F":
         raise UserError(f"label map {path} holds floating-point values: save integers (8 or 16 bit) instead")
     if len(image.getbands()) != 1:

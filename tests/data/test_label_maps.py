@@ -129,3 +129,28 @@ def test_shared_nuclei(shared_data: Callable[[str], Path]) -> None:
     assert (len(train), len(val)) == (551, 92)
     assert not set(train.names) & set(val.names)
     assert sum(val[i].num_instances for i in range(len(val))) == 3471
+
+
+def test_a_label_map_of_several_pages(label_map_root: Path) -> None:
+    pages = [Image.fromarray(np.full((12, 10), value, np.uint8)) for value in (1, 2)]
+    (label_map_root / "labels" / "a.png").unlink()
+    pages[0].save(label_map_root / "labels" / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match=r"a.tif has 2 pages: save one page a file"):
+        LabelMapDataset(label_map_root)[0]
+
+
+def test_labels_beyond_16_bits(label_map_root: Path) -> None:
+    write_labels(np.repeat([0, 70_000, 2**31 - 1], 40).astype(np.int32).reshape(12, 10), ".tif")(label_map_root)
+    sample = LabelMapDataset(label_map_root)[0]
+    assert sample.instance_labels is not None
+    assert sample.instance_labels.unique(return_counts=True)[1].tolist() == [40, 40, 40]
+    assert sample.num_instances == 2
+
+
+def test_an_image_is_never_handed_to_another_program(label_map_root: Path) -> None:
+    """Pillow would start Ghostscript for a PostScript file, whatever its name."""
+    (label_map_root / "images" / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 12\n%%EndComments\n"
+    )
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        LabelMapDataset(label_map_root)[0]
