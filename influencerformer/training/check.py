@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -197,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: the options cannot be used.
     """
-    args, rest = make_parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    root, parts = _find(args, _data_options(rest))
+    args, options = make_parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    root, parts = _find(args, options)
     findings = check(root, parts)
     console = Console()
     print_findings(findings, console if console.is_terminal else Console(width=PLAIN_WIDTH))
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if findings.defects else 0
 
 
-def _find(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Path, list[DataPart]]:
+def _find(args: argparse.Namespace, options: Sequence[str]) -> tuple[Path, list[DataPart]]:
     """The data that the options mean: those of a configuration, or all in a folder."""
     format, folder = _split_data(args.data, args.format)
     if not args.config:
@@ -222,17 +222,21 @@ def _find(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Path, list
     config: dict[str, Any] = {}
     for path in args.config or []:
         content = resolve_config(path)
-        data = {**config.get("data", {}), **(content.get("data") or {})}
-        config = {**config, **content, "data": data}
-    data = {**config.get("data", {}), **options}
-    data |= {} if format is None else {"format": format}
-    data |= {} if folder is None else {"root": str(folder)}
-    task = FORMATS.get(str(data.get("format")), config.get("task", "image"))
+        data = content.get("data") or {}
+        if not isinstance(data, dict):
+            raise UserError(f"{path} must hold the options of data as YAML keys, got {type(data).__name__}")
+        config = {**config, **content, "data": {**config.get("data", {}), **data}}
+    more = [] if format is None else [f"--data.format={format}"]
+    more += [] if folder is None else [f"--data.root={folder}"]
+    task = FORMATS.get(str(format or config.get("data", {}).get("format")), str(config.get("task", "image")))
     if task not in TASKS:
         raise UserError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TASKS[task].data, "data")
     try:
-        module: Any = TASKS[task].data(**data)
-    except (TypeError, ValueError) as error:
+        given = parser.parse_object({"data": config.get("data", {})})
+        module = parser.instantiate_classes(parser.parse_args([*options, *more], namespace=given)).data
+    except ArgumentError as error:
         raise UserError(f"the data options do not fit: {' '.join(str(error).split())}") from None
     return Path(module.root), parts_of_module(module)
 
@@ -248,18 +252,3 @@ def _split_data(data: str | None, format: str | None) -> tuple[str | None, Path 
     if colon and not Path(data).exists():
         raise UserError(f"format {prefix!r} is unknown: expected one of {', '.join(FORMATS)}")
     return format, Path(data)
-
-
-def _data_options(rest: Sequence[str]) -> dict[str, Any]:
-    """`--data.NAME VALUE` and `--data.NAME=VALUE`, values as YAML."""
-    options: dict[str, Any] = {}
-    words = list(rest)
-    while words:
-        name, has_value, value = words.pop(0).partition("=")
-        if not name.startswith("--data.") or not (has_value or words):
-            raise UserError(f"unknown option {name!r}: expected those of --help, or --data.NAME VALUE")
-        try:
-            options[name.removeprefix("--data.")] = yaml.safe_load(value if has_value else words.pop(0))
-        except yaml.YAMLError as error:
-            raise UserError(f"{name} has no value of YAML: {' '.join(str(error).split())}") from None
-    return options

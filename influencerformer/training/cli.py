@@ -322,6 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, MisconfigurationException) as error:
         print(" ".join(f"influencerformer {command}: {error}".split()), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a path that cannot be: too long, not writable, no folder
+        print(
+            " ".join(f"influencerformer {command}: {error.strerror or error}: {error.filename}".split()),
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -297,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--max-size must be positive, got {args.max_size}")
     if args.max_events is not None and args.max_events < 1:
         raise UserError(f"--max-events must be 1 or more, got {args.max_events}")
+    _check_device(args.device)
     # before the checkpoint is read, which takes longer
     images = find_images(args.images) if args.images is not None else None
     clouds: Any = find_clouds(args.points) if args.points is not None else None
@@ -318,6 +319,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = Subset(events, range(min(len(events), args.max_events or len(events))))
         problems = predict_tracks(segmenter, chosen, args.out, device=args.device)
     return 1 if problems else 0
+
+
+def _check_device(name: str) -> None:
+    """Raises a UserError where there is no such device."""
+    if name == "auto":
+        return
+    try:
+        torch.zeros(1, device=name)
+    except Exception as error:  # what torch raises depends on what the name is
+        reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+        raise UserError(f"--device {name!r} cannot be used ({reason}): expected auto, cpu, cuda, cuda:1, ...") from None
 
 
 def _refuse(args: argparse.Namespace, inputs: str, names: Sequence[str]) -> None:

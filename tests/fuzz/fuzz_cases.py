@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from influencerformer.errors import UserError
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-LONGEST = 60
+LONGEST = 300
 """Seconds after which a case counts as hanging."""
 Value = TypeVar("Value")
 
@@ -121,7 +122,7 @@ def spoilt_json(draw: st.DrawFn, content: Any) -> str:
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(_places(value))))
         if not path:
-            value = draw(st.sampled_from(ODD)) if draw(st.integers(0, 9)) == 0 else value
+            value = copy.deepcopy(draw(st.sampled_from(ODD))) if draw(st.integers(0, 9)) == 0 else value
             if not isinstance(value, (dict, list)):
                 break
             continue
@@ -130,7 +131,7 @@ def spoilt_json(draw: st.DrawFn, content: Any) -> str:
             parent = parent[key]
         kind = draw(st.sampled_from(["replace", "replace", "leave out", "double", "swap"]))
         if kind == "replace":
-            parent[path[-1]] = draw(st.sampled_from(ODD))
+            parent[path[-1]] = copy.deepcopy(draw(st.sampled_from(ODD)))
         elif kind == "leave out":
             del parent[path[-1]]
         elif kind == "double" and isinstance(parent, list):

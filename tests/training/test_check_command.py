@@ -362,9 +362,9 @@ def test_names_from_files_do_not_act_on_the_terminal(tmp_path: Path, found: Foun
         (["label_map:{here}/absent"], "absent does not exist: expected a folder of data"),
         (["coco:{here}"], "holds no annotations/instances_NAME.json"),
         (["rooms:{here}"], "holds no generated data"),
-        (["coco:{here}", "--bogus", "1"], "unknown option '--bogus'"),
-        (["coco:{here}", "--data.crop", "1"], "the data options do not fit"),
-        (["coco:{here}", "--data.seed", "[1"], "--data.seed has no value of YAML"),
+        (["coco:{here}", "--bogus", "1"], "unrecognized arguments: --bogus"),
+        (["coco:{here}", "--data.shop", "1"], "the data options do not fit"),
+        (["coco:{here}", "--data.seed", "[1"], "data.seed"),
         (["--config", "absent.yaml"], "cannot read the configuration absent.yaml"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from influencerformer.data.points.array_files import read_npy
+from influencerformer.data.points.label_check import check_points
 from influencerformer.data.points.ply_files import read_vertices
 from influencerformer.data.points.sample import PointSample
 from influencerformer.errors import UserError
@@ -42,6 +43,7 @@ def read_cloud(path: Path, sample_id: int = 0) -> PointSample:
         raise UserError(f"{path} must hold points as x y z or x y z r g b, got an array of shape {table.shape}")
     if not np.isfinite(table).all():
         raise UserError(f"{path} holds {int((~np.isfinite(table)).sum())} values that are NaN or infinite")
+    check_points(table[:, :3], path)
     colors = np.full((len(table), 3), GREY, dtype=np.uint8)
     if table.shape[1] == 6:
         values = table[:, 3:]

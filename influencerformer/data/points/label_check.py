@@ -11,6 +11,9 @@ from influencerformer.data.files import examples
 from influencerformer.data.points.repairs import Repair
 from influencerformer.errors import UserError
 
+FARTHEST = 1e6
+"""Metres; larger coordinates are none of a building, and 32 bits could not tell its points apart."""
+
 Labels = npt.NDArray[np.int64]
 
 
@@ -86,12 +89,18 @@ def whole_colors(colors: npt.NDArray[Any], file: str) -> tuple[npt.NDArray[np.ui
 
 
 def check_points(coordinates: npt.NDArray[Any], file: object) -> None:
-    """Raises a UserError where there is no point, or coordinates (N, 3) are NaN or infinite."""
+    """Raises a UserError where there is no point, or coordinates (N, 3) are NaN, infinite or beyond FARTHEST."""
     if not len(coordinates):
         raise UserError(f"{file} holds no point: prepare it anew or take the room out")
     bad = ~np.isfinite(coordinates).all(axis=1)
     if bad.any():
         raise UserError(f"{file}: {bad.sum()} of {len(bad)} points have NaN or infinite coordinates: prepare it anew")
+    farthest = np.abs(coordinates).max()
+    if not farthest < FARTHEST:
+        raise UserError(
+            f"{file} has coordinates up to {farthest:g}, beyond {FARTHEST:.0f} m: give metres, and move the points "
+            "near the origin"
+        )
 
 
 def check_range(values: npt.NDArray[Any], low: int, high: int, file: object, what: str) -> None:

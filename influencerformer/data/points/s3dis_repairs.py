@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from influencerformer.data.points.label_check import FARTHEST
 from influencerformer.data.points.repairs import Repair, limited
 from influencerformer.errors import UserError
 
@@ -21,8 +22,6 @@ _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LINE = re.compile(rb"[ \t]*" + rb"[ \t]+".join([_NUMBER] * 6) + rb"[ \t]*")
 _CLEAN = b"0123456789.-+eE \t\r\n"
 _STRAY = re.compile(rb"[^\x20-\x7e\t]")
-# Larger coordinates are no metres of a building.
-_FARTHEST = 1e6
 
 
 def read_annotation(path: Path, file: str) -> tuple[Table, list[Repair]]:
@@ -61,7 +60,7 @@ def _parse(path: Path, data: bytes) -> Table | None:
         table = np.loadtxt(path, dtype=np.float32, comments=None, encoding="latin1", ndmin=2)
     except ValueError:
         return None
-    if table.shape[1] != 6 or not np.abs(table[:, :3]).max() < _FARTHEST:
+    if table.shape[1] != 6 or not np.abs(table[:, :3]).max() < FARTHEST:
         return None
     return table if table[:, 3:].min() >= 0 and table[:, 3:].max() <= 255 else None
 
@@ -112,7 +111,7 @@ def _numbers(line: bytes) -> list[float] | None:
     if not _LINE.fullmatch(line):
         return None
     row = [float(text) for text in line.split()]
-    return row if max(map(abs, row[:3])) < _FARTHEST else None
+    return row if max(map(abs, row[:3])) < FARTHEST else None
 
 
 def _in_range(row: list[float]) -> bool:
@@ -154,4 +153,4 @@ def _fault(line: bytes) -> str:
             return f"left out: {word[:20].decode('latin1')!r} is no number"
     if len(words) != 6:
         return f"left out: {len(words)} columns instead of 6"
-    return f"left out: coordinates beyond {_FARTHEST:.0f} m"
+    return f"left out: coordinates beyond {FARTHEST:.0f} m"
