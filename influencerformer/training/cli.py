@@ -142,6 +142,16 @@ class SegmenterCLI(LightningCLI):
             self._pretrained = self.config.model.pretrained
             self.config.model.pretrained = False
 
+    def instantiate_classes(self) -> None:
+        """Builds everything; an option that something cannot be built with is the user's to change."""
+        try:
+            super().instantiate_classes()
+        except (UserError, MisconfigurationException):
+            raise
+        except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise UserError(f"the options cannot be used ({type(error).__name__}: {reason})") from error
+
     def after_instantiate_classes(self) -> None:
         if self._pretrained:
             self.config.model.pretrained = self.model.hparams["pretrained"] = True
@@ -357,6 +367,9 @@ def _lacks(message: str, record: logging.LogRecord) -> bool:
 
 def run(command: str, options: list[str]) -> int:
     """Runs one command; returns its exit code."""
+    empty = next((option for option in options if option.startswith("--") and option.endswith("=--")), None)
+    if empty is not None:  # argparse would make an empty list of it
+        raise UserError(f"{empty} gives no value: expected one after the equals sign")
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
     elif command == "--version":
