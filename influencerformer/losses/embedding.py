@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from influencerformer.losses.checks import check_integers, check_overflow, check_weights
 from influencerformer.losses.inputs import full_precision
 from influencerformer.losses.targets import IGNORED
 
@@ -67,6 +70,9 @@ def influencer_loss(
         0.002
     """
     _check(followers, influencers, instance_labels, rep_margin, influencer_margin)
+    check_weights(
+        attr_weight=attr_weight, rep_weight=rep_weight, bg_weight=bg_weight, influencer_weight=influencer_weight
+    )
     with torch.autocast(followers.device.type, enabled=False):
         kept = instance_labels != IGNORED
         f, g = full_precision(followers[kept]), full_precision(influencers[kept])
@@ -82,6 +88,7 @@ def influencer_loss(
         hinge = (influencer_margin - _distance(g[j], g[other])).clamp(min=0)
         duplicates = influencer_weight * hinge.sum() / max(len(j), 1)
         loss = attraction + repulsion + duplicates + (f.sum() + g.sum()) * 0
+        check_overflow(loss, "embeddings", (f, g), None)
     return {
         "loss": loss,
         "attraction": attraction.detach(),
@@ -91,17 +98,25 @@ def influencer_loss(
 
 
 def _check(followers: Tensor, influencers: Tensor, labels: Tensor, rep_margin: float, influencer_margin: float) -> None:
+    for name, values in (("followers", followers), ("influencers", influencers), ("instance_labels", labels)):
+        if not isinstance(values, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(values).__name__} in its place")
+    if not (followers.is_floating_point() and influencers.is_floating_point()):
+        raise TypeError(
+            f"followers and influencers must be floating point, got {followers.dtype} and {influencers.dtype}"
+        )
     if followers.ndim != 2 or followers.shape != influencers.shape:
         raise ValueError(
             "followers and influencers must both be (N, D), "
             f"got {tuple(followers.shape)} and {tuple(influencers.shape)}"
         )
-    if labels.is_floating_point():
-        raise TypeError(f"instance_labels must be integers, got {labels.dtype}")
+    if not followers.shape[1]:
+        raise ValueError("followers and influencers need at least one dimension, got (N, 0)")
+    check_integers("instance_labels", labels, "0 background, 1.. instances, -1 ignored")
     if labels.shape != followers.shape[:1]:
         raise ValueError(f"instance_labels must be (N,) = ({len(followers)},), got {tuple(labels.shape)}")
-    if not (rep_margin > 0 and influencer_margin > 0):
-        raise ValueError(f"margins must be positive, got {rep_margin} and {influencer_margin}")
+    if not (0 < rep_margin < math.inf and 0 < influencer_margin < math.inf):
+        raise ValueError(f"margins must be positive and finite, got {rep_margin} and {influencer_margin}")
     for name, values in (("followers", followers), ("influencers", influencers)):
         bad = int((~values.isfinite()).sum())
         if bad:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NOTHING = 1e-12
+"""Weights below this are none: the sum above the line is then 0, and its gradient with it."""
+
 
 def existence(
     class_logits: Tensor,
@@ -43,7 +46,7 @@ def existence(
     if query_mask is not None:
         target = target * query_mask[..., None]
     nll = -(target * class_logits.log_softmax(-1)).sum((-3, -2, -1))
-    return nll / target.sum((-3, -2, -1)).clamp(min=torch.finfo(target.dtype).tiny)
+    return nll / target.sum((-3, -2, -1)).clamp(min=NOTHING)
 
 
 def objectness_error(
@@ -77,4 +80,4 @@ def objectness_error(
     if query_mask is not None:
         weight = weight * query_mask
     error = (weight * (objectness - (claims * iou).sum(-1)).square()).sum((-2, -1))
-    return error / weight.sum((-2, -1)).clamp(min=torch.finfo(weight.dtype).tiny)
+    return error / weight.sum((-2, -1)).clamp(min=NOTHING)

@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from influencerformer.losses.checks import check_overflow, check_weights
 from influencerformer.losses.existence import existence
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
 from influencerformer.losses.membership import Segments
@@ -74,6 +75,9 @@ def hungarian_mask_loss(
     Args, result and errors are those of :func:`influencerformer.losses.mask_influencer_loss`; the parts are
     "claim_mask", "claim_dice" and "existence".
     """
+    check_weights(
+        class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight, no_object_weight=no_object_weight
+    )
     with full_precision_region(mask_logits):
         inputs = make_inputs(
             mask_logits,
@@ -112,6 +116,9 @@ def hungarian_mask_loss(
                 ).sum()
             )
         loss = torch.stack(list(parts.values())).sum()
+        check_overflow(
+            loss, "mask_logits", [layer for group in inputs.groups for layer in group.mask_logits], nonfinite
+        )
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
 
 

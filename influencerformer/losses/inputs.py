@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from influencerformer.losses.checks import check_kinds, check_options
 from influencerformer.losses.targets import MaskTargets, make_targets
 
 SATURATED = 1e4
@@ -72,7 +73,7 @@ def _finite(name: str, logits: Tensor, nonfinite: NonFinite) -> tuple[Tensor, Te
     """The logits without NaN and inf, and how many there were."""
     if nonfinite == "skip":
         count = (~logits.isfinite()).sum()
-        return logits.nan_to_num(nan=0.0, posinf=SATURATED, neginf=-SATURATED), count
+        return logits.nan_to_num(nan=0.0, posinf=SATURATED, neginf=-SATURATED).clamp(-SATURATED, SATURATED), count
     # a sum is one fast pass, and not finite if any value is not; the search is for the message
     if not bool(logits.detach().sum(dtype=full_precision(logits.new_empty(0)).dtype).isfinite()):
         bad = ~logits.isfinite()
@@ -99,7 +100,9 @@ def _layers(name: str, logits: Logits, num_axes: int = 3) -> list[Tensor]:
                 f"{name} must be (Q, N), (B, Q, N) or (L, B, Q, N), got {tuple(logits.shape)}: "
                 "flatten the pixels of an image into one axis"
             )
-        return list(logits) if logits.ndim == 4 else [logits.reshape(-1, *logits.shape[-2:])]
+        if logits.ndim == 4 and not len(logits):
+            raise ValueError(f"{name} hold no layer: {tuple(logits.shape)}")
+        return list(logits) if logits.ndim == 4 else [logits if logits.ndim == 3 else logits[None]]
     layers = [layer for layer in logits if isinstance(layer, Tensor)]
     fit = [layer.ndim == num_axes and layer.shape == layers[0].shape for layer in layers]
     if not layers or len(layers) < len(logits) or not all(fit):
@@ -131,6 +134,19 @@ def make_inputs(
     nonfinite: NonFinite | None = None,
 ) -> MaskInputs:
     """See :func:`influencerformer.losses.mask_influencer_loss` for the arguments and the errors."""
+    check_options(num_points, nonfinite)
+    check_kinds(
+        mask_logits=mask_logits,
+        instance_labels=instance_labels,
+        class_logits=class_logits,
+        class_labels=class_labels,
+        instance_masks=instance_masks,
+        query_mask=query_mask,
+        claim_mask=claim_mask,
+        objectness=objectness,
+    )
+    if mask_logits is None:
+        raise TypeError("mask_logits are needed: a tensor or a sequence of tensors, got None")
     if isinstance(mask_logits, Tensor) or not mask_logits or isinstance(mask_logits[0], Tensor):
         given: tuple[Truth | None, ...] = (instance_labels, class_labels, instance_masks, query_mask, claim_mask)
         if isinstance(mask_logits, Tensor) and mask_logits.ndim == 2:
@@ -205,6 +221,8 @@ def _uniform_inputs(
     if not masks[0].is_floating_point():
         raise TypeError(f"mask_logits must be floating point, got {masks[0].dtype}")
     batch, num_queries, num_pixels = (1, *masks[0].shape)[-3:]
+    if batch == 0:
+        raise ValueError(f"mask_logits hold no image: {tuple(masks[0].shape)}")
     if num_queries == 0:
         raise ValueError("mask_logits hold no query")
     classes = None
@@ -221,6 +239,9 @@ def _uniform_inputs(
         raise ValueError(f"query_mask must be (B, Q) = {(batch, num_queries)}, got {tuple(query_mask.shape)}")
     if query_mask is not None and query_mask.dtype != torch.bool:
         raise TypeError(f"query_mask must be bool, got {query_mask.dtype}")
+    if query_mask is not None and query_mask.device.type == "cpu" and not bool(query_mask.any(1).all()):
+        empty = int((~query_mask.any(1)).nonzero()[0])
+        raise ValueError(f"query_mask leaves image {empty} no query: an image needs at least one")
 
     nonfinite = nonfinite or ("raise" if masks[0].device.type == "cpu" else "skip")
     # mask logits of half precision stay as they are: their sums are made in float32, some rows at a time
@@ -274,6 +295,8 @@ def _candidates(claimable: Tensor) -> Tensor | None:
 
 def _scores(objectness: Logits, expected: tuple[int, ...]) -> list[Tensor]:
     """L tensors (B, Q)."""
+    if isinstance(objectness, Tensor) and objectness.ndim == 0:
+        raise ValueError(f"objectness must be (L, B, Q) = {expected}, got a single number")
     if isinstance(objectness, Tensor) and objectness.ndim < 3:
         objectness = objectness.reshape(1, -1, objectness.shape[-1])
     layers = [layer for layer in objectness if isinstance(layer, Tensor)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from influencerformer.losses.checks import check_overflow, check_weights
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.existence import existence, objectness_error
 from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
@@ -101,8 +102,19 @@ def mask_influencer_loss(
         >>> bool(mask_influencer_loss(masks, labels, classes)["loss"] < 1e-2)
         True
     """
-    if rep_margin < 0:
-        raise ValueError(f"rep_margin must be at least 0, or it moves the optimum; got {rep_margin}")
+    check_weights(
+        attr_weight=attr_weight,
+        rep_weight=rep_weight,
+        bg_weight=bg_weight,
+        rep_margin=rep_margin,
+        class_weight=class_weight,
+        mask_weight=mask_weight,
+        dice_weight=dice_weight,
+        objectness_weight=objectness_weight,
+        condensation_weight=condensation_weight,
+        no_object_weight=no_object_weight,
+        quality=quality,
+    )
     with full_precision_region(mask_logits):
         inputs = make_inputs(
             mask_logits,
@@ -184,6 +196,9 @@ def mask_influencer_loss(
             sums = condensation_weight * torch.stack(condensed).sum(0) / count
             parts["attraction"], parts["repulsion"] = sums.unbind()
         loss = torch.stack(list(parts.values())).sum()
+        check_overflow(
+            loss, "mask_logits", [layer for group in inputs.groups for layer in group.mask_logits], nonfinite
+        )
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
 
 

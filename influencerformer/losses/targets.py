@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from influencerformer.losses.checks import check_integers
+
 IGNORED = -1
 BACKGROUND = 0
 
@@ -110,20 +112,28 @@ def make_targets(
         raise ValueError("instance_labels or instance_masks is needed, both are None")
     labels = instance_labels
     if labels is not None:
-        if labels.is_floating_point() or labels.is_complex():
-            raise TypeError(
-                f"instance_labels must be integers (0 background, 1..K instances, -1 ignored), got {labels.dtype}"
-            )
+        check_integers("instance_labels", labels, "0 background, 1..K instances, -1 ignored")
         if labels.shape != (batch, num_pixels):
             raise ValueError(
                 f"instance_labels must be {(batch, num_pixels)} as mask_logits has it, got {tuple(labels.shape)}"
             )
         labels = labels.long()
+        if labels.device.type == "cpu" and labels.numel() and int(labels.min()) < IGNORED:
+            raise ValueError(
+                f"instance_labels go down to {int(labels.min())}: 0 is background, 1..K are instances, -1 is ignored"
+            )
     if instance_masks is not None:
         if instance_masks.ndim != 3 or instance_masks.shape[::2] != (batch, num_pixels):
             raise ValueError(
                 f"instance_masks must be (B, K, N) = ({batch}, K, {num_pixels}), got {tuple(instance_masks.shape)}"
             )
+        if instance_masks.is_complex():
+            raise TypeError(f"instance_masks must be bool or 0/1, got {instance_masks.dtype}")
+        if instance_masks.is_floating_point() and instance_masks.device.type == "cpu":
+            strange = (instance_masks != 0) & (instance_masks != 1)
+            if bool(strange.any()):
+                value = float(instance_masks[strange][0])
+                raise ValueError(f"instance_masks must be bool or hold only 0 and 1, got {value}")
         everywhere = torch.ones(batch, num_pixels, dtype=torch.bool, device=instance_masks.device)
         valid = everywhere if labels is None else labels >= 0
         members = instance_masks.bool()
@@ -139,6 +149,8 @@ def make_targets(
         assert labels is not None
         masks, valid = None, labels >= 0
         if class_labels is not None:
+            if class_labels.ndim != 2:
+                raise ValueError(f"class_labels must be (B, K) = ({batch}, K), got {tuple(class_labels.shape)}")
             num_instances = class_labels.shape[-1]
         else:
             num_instances = int(labels.max()) if labels.numel() else 0
@@ -146,8 +158,7 @@ def make_targets(
         device = valid.device
         classes = torch.zeros(batch, max(num_instances, 0), dtype=torch.long, device=device)
     else:
-        if class_labels.is_floating_point():
-            raise TypeError(f"class_labels must be integers, got {class_labels.dtype}")
+        check_integers("class_labels", class_labels, "0..C-1, -1 padding")
         if class_labels.shape != (batch, num_instances):
             raise ValueError(
                 f"class_labels must be (B, K) = ({batch}, {num_instances}), got {tuple(class_labels.shape)}"

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from influencerformer.losses.checks import check_integers
 from influencerformer.losses.hungarian import HungarianMaskLoss
 from influencerformer.losses.image_points import sample_image_points
 from influencerformer.losses.mask_influencer import MaskInfluencerLoss
@@ -15,17 +16,46 @@ from influencerformer.losses.targets import IGNORED
 
 
 def pad_classes(class_labels: Sequence[Tensor], device: torch.device) -> Tensor:
-    """B tensors (K_i,) to (B, K) int64 padded with -1."""
+    """B tensors (K_i,) to (B, K) int64 padded with -1.
+
+    Raises:
+        TypeError, ValueError: no tensors, not integers, not one axis, or no image.
+    """
+    if not len(class_labels):
+        raise ValueError("the truth holds no image: class labels are needed for each")
+    for i, one in enumerate(class_labels):
+        check_integers(f"class labels of image {i}", one, "0..C-1")
+        if one.ndim != 1:
+            raise ValueError(f"class labels of image {i} must be (K,), got {tuple(one.shape)}")
     most = max((len(c) for c in class_labels), default=0)
     return torch.stack([F.pad(c.to(device).long(), (0, most - len(c)), value=-1) for c in class_labels])
 
 
+def _check_logits(mask_logits: Sequence[Tensor]) -> None:
+    """Layers of one shape (B, Q, h, w) with cells."""
+    for layer in mask_logits:
+        if not isinstance(layer, Tensor) or not layer.is_floating_point():
+            found = layer.dtype if isinstance(layer, Tensor) else type(layer).__name__
+            raise TypeError(f"mask logits must be floating-point tensors (B, Q, h, w), got {found}")
+        if layer.ndim != 4 or layer.shape != mask_logits[0].shape or 0 in layer.shape[2:]:
+            shapes = [tuple(one.shape) for one in mask_logits]
+            raise ValueError(f"mask logits must be (B, Q, h, w) in all layers, with cells, got {shapes}")
+
+
 def _as_maps(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The truth of each image, checked, all of one form and one size."""
+    if not len(mask_labels):
+        raise ValueError("the truth holds no image: give mask_labels and class_labels for each")
     if len(mask_labels) != len(class_labels):
         raise ValueError(f"{len(mask_labels)} mask_labels came with {len(class_labels)} class_labels")
     truths = []
     for i, (truth, classes) in enumerate(zip(mask_labels, class_labels, strict=True)):
+        if not isinstance(truth, Tensor):
+            raise TypeError(f"mask_labels[{i}] must be a tensor, got {type(truth).__name__} in its place")
+        if not isinstance(classes, Tensor):
+            raise TypeError(f"class_labels[{i}] must be a tensor, got {type(classes).__name__} in its place")
+        if truth.ndim in (2, 3) and 0 in truth.shape[-2:]:
+            raise ValueError(f"mask_labels[{i}] has no pixel: {tuple(truth.shape)}")
         if truth.ndim not in (2, 3):
             raise ValueError(
                 f"mask_labels[{i}] must be an instance map (H, W) or masks (K, H, W), got {tuple(truth.shape)}"
@@ -106,14 +136,18 @@ class ImageCriterion(nn.Module):
                 negative values at ignored pixels. Smaller ones are padded at the right and below, ignored there.
             class_labels: B tensors (K,) of classes.
         """
+        _check_logits(mask_logits)
         device = mask_logits[0].device
         truths = _as_maps(mask_labels, class_labels, device)
+        classes = pad_classes(class_labels, device)
+        if len(truths) != len(mask_logits[0]):
+            raise ValueError(f"mask logits of {len(mask_logits[0])} images came with the truth of {len(truths)}")
         points = sample_image_points(mask_logits, truths, self.num_points, self.edge_fraction)
         result = self.loss(
             points.mask_logits,
             points.instance_labels,
             list(class_logits),
-            pad_classes(class_labels, device),
+            classes,
             instance_masks=points.instance_masks,
         )
         self.parts = {name: value.detach() for name, value in result.items() if name != "loss"}

@@ -184,6 +184,8 @@ class _Truth:
 
     def check(self, masks: Tensor, classes: Tensor, num_classes: int) -> None:
         """Against the last layer's predictions of the same scene."""
+        if not isinstance(masks, Tensor) or not isinstance(classes, Tensor):
+            raise TypeError(f"masks and cls_preds of scene {self.where[6:-1]} must be tensors, got None in their place")
         if classes.ndim != 2 or classes.shape[1] != num_classes + 1:
             raise ValueError(
                 f"cls_preds of scene {self.where[6:-1]} must be (Q, C + 1) with C = num_classes = {num_classes}, "

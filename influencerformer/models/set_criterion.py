@@ -77,10 +77,10 @@ class InfluencerSetCriterion(nn.Module):
             TypeError, ValueError: tensors that do not fit.
         """
         layers = [*outputs.get("aux_outputs", ()), outputs]
-        masks = [layer["pred_masks"] for layer in layers]
-        classes = [_stacked(layer["pred_logits"]) for layer in layers]
-        truths = [target[self.masks_key] for target in targets]
-        labels = [target["labels"] for target in targets]
+        masks = [_entry(layer, "pred_masks", "outputs") for layer in layers]
+        classes = [_stacked(_entry(layer, "pred_logits", "outputs")) for layer in layers]
+        truths = [_entry(target, self.masks_key, f"targets[{i}]") for i, target in enumerate(targets)]
+        labels = [_entry(target, "labels", f"targets[{i}]") for i, target in enumerate(targets)]
         if isinstance(masks[-1], Tensor) and masks[-1].ndim == 4:
             loss = self.image_criterion(masks, classes, truths, labels)
             self.parts = self.image_criterion.parts
@@ -109,6 +109,12 @@ class InfluencerSetCriterion(nn.Module):
         return torch.stack([F.pad(row, (0, most - row.shape[1])) for row in rows])
 
 
+def _entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in mapping:
+        raise KeyError(f"{where} must have an entry {name!r}, it has {sorted(mapping)}")
+    return mapping[name]
+
+
 def _stacked(logits: Tensor | Sequence[Tensor]) -> Tensor:
     return logits if isinstance(logits, Tensor) else torch.stack(list(logits))
 
@@ -119,7 +125,12 @@ def _check_point_truth(
     """Lists must name every point; the targets of a padded tensor (B, Q, N) may be shorter."""
     if not len(truths) == len(classes) == len(num_points):
         raise ValueError(f"{len(truths)} targets came with {len(num_points)} pred_masks")
+    if not truths:
+        raise ValueError("targets hold no scene: give a dict of labels and masks for each")
     for i, (truth, labels, count) in enumerate(zip(truths, classes, num_points, strict=True)):
+        for name, value in (("masks", truth), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"the {name} of target {i} must be a tensor, got {type(value).__name__} in its place")
         if truth.ndim not in (1, 2) or truth.ndim != truths[0].ndim:
             raise ValueError(
                 f"targets must all hold masks (K, N) or all instance maps (N,), as pred_masks have N points; "

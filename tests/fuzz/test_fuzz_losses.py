@@ -518,7 +518,7 @@ def test_a_mask_loss_of_what_does_not_fit_says_so(data: st.DataObject) -> None:
 @given(st.data())
 def test_the_embedding_loss_is_finite_or_says_why_not(data: st.DataObject) -> None:
     d = Draw(data.draw)
-    count, size = d.integer(0, 12, "points"), d.integer(0, 3, "dimensions")
+    count, size = d.integer(0, 12, "points"), d.integer(1, 3, "dimensions")
     kind = d.one_of(*KINDS, label="kind")
     dtype = data.draw(DTYPES, label="dtype")
     f, g = d.logits(count, size, kind=kind), d.logits(count, size, kind=kind)

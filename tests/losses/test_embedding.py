@@ -267,7 +267,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "nan": ({"followers": torch.full((4, 3), torch.nan)}, ValueError, "followers holds 12 of 12 values"),
     "inf": ({"influencers": torch.full((4, 3), torch.inf)}, ValueError, "influencers holds 12 of 12 values"),
-    "margin": ({"rep_margin": 0.0}, ValueError, "margins must be positive, got 0.0"),
+    "margin": ({"rep_margin": 0.0}, ValueError, "margins must be positive and finite, got 0.0"),
     "influencer margin": ({"influencer_margin": -1.0}, ValueError, "margins must be positive"),
 }
 

@@ -346,7 +346,7 @@ def test_fixed_dice_weight_is_four_times_the_weight(batch: Batch) -> None:
         ({"loss_weight": [1.0, -1.0, 1.0, 1.0]}, "four weights"),
         ({"loss_weight": [0.0, 0.0, 0.0, 1.0]}, "four weights"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"rep_margin": -1.0}, "rep_margin must be at least 0"),
+        ({"rep_margin": -1.0}, "rep_margin must be a finite number of at least 0"),
         ({"iterations": 0}, "iterations must be at least 1"),
     ],
 )

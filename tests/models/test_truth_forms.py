@@ -164,7 +164,7 @@ WRONG: dict[str, tuple[Any, Any, type[Exception], str]] = {
     ),
     "map above its classes": (
         [torch.full((8, 8), 4)] * 2,
-        [torch.zeros(3), torch.zeros(2)],
+        [torch.zeros(3).long(), torch.zeros(2).long()],
         ValueError,
         "instance_labels go up to 4, but class_labels names only K = 3",
     ),
