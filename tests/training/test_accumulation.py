@@ -48,13 +48,29 @@ def run(train: Callable[..., FitCLI], folder: Path, *options: str) -> Gradients:
     return seen
 
 
-@pytest.mark.parametrize("loss", ["influencer", "hungarian"])
+AGREED = pytest.mark.xfail(
+    strict=True, reason="the class term is a mean over each batch's own weights in losses/existence.py"
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "class_weight"),
+    [
+        ("influencer", 0.0),
+        pytest.param("influencer", 2.0, marks=AGREED),
+        pytest.param("hungarian", 2.0, marks=AGREED),
+    ],
+)
 def test_an_accumulated_gradient_is_that_of_the_large_batch(
-    loss: str, train: Callable[..., FitCLI], tmp_path: Path
+    loss: str, class_weight: float, train: Callable[..., FitCLI], tmp_path: Path
 ) -> None:
     """16 scenes: two steps of 3 batches of 2, and the epoch's last step of 2 batches of 2."""
     constant = ", temperature: 0.1" if loss == "influencer" else ""
-    options = (f"--model.loss={loss}", f"--model.loss_options={{class_weight: 0.0{constant}}}")
+    options = (
+        f"--model.loss={loss}",
+        f"--model.loss_options={{class_weight: {class_weight}{constant}}}",
+        "--model.num_queries=10",
+    )
     accumulated = run(
         train,
         tmp_path / "a",
