@@ -309,7 +309,7 @@ def validate(arguments: Sequence[str]) -> dict[str, float]:
     """
     arguments = list(arguments)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, nargs="?")  # without a value ValidateCLI says so
     checkpoint = parser.parse_known_args(arguments)[0].checkpoint
     if checkpoint is not None:
         # first, so that a stranger's file is named as what it is, not judged by what lies beside it

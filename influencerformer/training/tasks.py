@@ -47,7 +47,7 @@ def named_task(arguments: Sequence[str]) -> Task:
         UserError: there is no such task, or a configuration cannot be read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--task")
+    parser.add_argument("--task", nargs="?")  # without a value the command's own parser says so
     name = parser.parse_known_args(list(arguments))[0].task
     for path in reversed(named_configs(arguments)):
         name = name or resolve_config(path).get("task")
