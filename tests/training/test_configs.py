@@ -23,7 +23,7 @@ def parsed(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_every_family_has_a_pair() -> None:
-    families = {"scenes", "nuclei", "coco", "coco_subset", "rooms", "s3dis", "scannet"}
+    families = {"scenes", "nuclei", "coco", "coco_subset", "rooms", "s3dis", "scannet", "tracks"}
     assert {Path(name).parent.name for name in INFLUENCER} == families
     assert [name.replace("influencer", "hungarian") for name in INFLUENCER] == [
         name for name in ALL if name.endswith("hungarian.yaml")

@@ -94,7 +94,7 @@ def test_help_for_points_names_their_options(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(UserError, match="image, points, got 'video'"):
+    with pytest.raises(UserError, match="image, points, tracks, got 'video'"):
         named_task(["--task", "video"])
 
 
