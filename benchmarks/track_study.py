@@ -44,6 +44,8 @@ PARTICLES = (50, 200, 500, 1000, 2000)
 QUERIES_PER_PARTICLE = 1.2
 HEADS = 2
 """Heads with masks: before and after one decoder layer."""
+ORDER = ("hungarian", "influencer")
+"""The baseline first."""
 COLOURS = {"hungarian": "#0072b2", "influencer": "#d55e00"}
 
 
@@ -176,7 +178,7 @@ def measure(loss: str, particles: int, repeats: int) -> Timing:
 def time_all(out: Path, particles: Sequence[int], repeats: int) -> None:
     """Every case that is not there yet, each in a process of its own, the losses in turn."""
     for size in particles:
-        for loss in LOSSES:
+        for loss in ORDER:
             path = timing_file(out, loss, size)
             if path.is_file():
                 print(f"{loss}, {size} particles: done before")
@@ -208,7 +210,7 @@ def train_all(out: Path, particles: Sequence[int], seeds: Sequence[int], steps: 
             "trainer.val_check_interval": max(1, total // 5),
         }
         arguments = ["--config", str(CONFIG), "--out", str(out / "training" / str(size)), "--max-steps", str(total)]
-        arguments += ["--seeds", *map(str, seeds), "--losses", *LOSSES]
+        arguments += ["--seeds", *map(str, seeds), "--losses", *ORDER]
         code = compare([*arguments, "--set", *(f"{name}={value}" for name, value in options.items())])
         if code:
             sys.exit(code)
@@ -219,7 +221,7 @@ def report(out: Path) -> None:
     timings = [
         Timing(**json.loads(path.read_text()))
         for size in PARTICLES
-        for loss in LOSSES
+        for loss in ORDER
         if (path := timing_file(out, loss, size)).is_file()
     ]
     trainings: dict[int, list[RunRecord]] = {}
@@ -248,8 +250,8 @@ def timing_table(timings: Sequence[Timing]) -> list[str]:
     if not timings:
         return ["No timing yet."]
     lines = [
-        "| Particles | Hits | Queries | Loss | Criterion, start (s) | Criterion, late (s) | Its memory (MiB) "
-        "| Step (s) | Its memory (MiB) |",
+        "| Particles | Hits | Queries | Loss | Criterion, start (s) | Criterion, late (s) | Criterion (MiB) "
+        "| Step (s) | Step (MiB) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for t in timings:
@@ -270,7 +272,7 @@ def training_table(trainings: dict[int, list[RunRecord]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for size, records in trainings.items():
-        for loss in LOSSES:
+        for loss in ORDER:
             runs = [record for record in records if record.loss == loss]
             if runs:
                 final = [run.evaluations[-1] for run in runs]
@@ -301,7 +303,7 @@ def plot(path: Path, timings: Sequence[Timing]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for loss in LOSSES:
+    for loss in ORDER:
         cases = [t for t in timings if t.loss == loss]
         x = [t.particles for t in cases]
         left.plot(x, [t.start for t in cases], color=COLOURS[loss], marker="o", label=f"{loss_title(loss)}, start")
@@ -322,7 +324,7 @@ def plot_training(path: Path, trainings: dict[int, list[RunRecord]]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    for loss in LOSSES:
+    for loss in ORDER:
         runs = [
             (size, run.evaluations[-1]) for size, records in trainings.items() for run in records if run.loss == loss
         ]
@@ -349,7 +351,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one to warm up")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--steps", type=int, help="steps of every training (default: by size)")
-    parser.add_argument("--loss", choices=tuple(LOSSES), help="of a case")
+    parser.add_argument("--loss", choices=ORDER, help="of a case")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part == "case":
