@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from influencerformer.data.coco import encode
+from influencerformer.data.generated_folder import make_once
 from influencerformer.errors import UserError
 
 SCENE_CLASSES = ("disc", "square", "triangle")
@@ -61,39 +59,14 @@ def generate_scenes(
     }
     root = Path(root)
     folder = root / f"scenes_{size}px_{max_instances}max_{train}train_{val}val_seed{seed}"
-    if _is_there(folder, parameters):
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".scenes_", dir=root))
-    try:
-        (temporary / "images").mkdir()
+
+    def write(place: Path) -> None:
+        (place / "images").mkdir()
         for number, (split, count) in enumerate((("train", train), ("val", val))):
-            _write_split(temporary, split, count, size, max_instances, (seed, number))
-        (temporary / "scenes.json").write_text(json.dumps(parameters), encoding="utf-8")
-        temporary.chmod(0o755)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            # Another process was faster; its folder is the same if it is complete.
-            if not _is_there(folder, parameters):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _write_split(place, split, count, size, max_instances, (seed, number))
+
+    make_once(folder, "scenes", "scenes.json", parameters, write)
     return folder
-
-
-def _is_there(folder: Path, parameters: dict[str, int]) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        found = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        found = None
-    if found != parameters:
-        raise UserError(
-            f"{folder} exists but does not hold the scenes asked for ({parameters}): delete it or choose another root"
-        )
-    return True
 
 
 def _write_split(folder: Path, split: str, count: int, size: int, max_instances: int, seed: tuple[int, int]) -> None:

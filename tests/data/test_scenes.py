@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from influencerformer.data import scenes
+from influencerformer.data import generated_folder, scenes
 from influencerformer.data.coco import CocoDataset
 from influencerformer.data.scenes import SCENE_CLASSES, draw_scene, generate_scenes
 from influencerformer.errors import UserError
@@ -80,7 +80,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(scenes.json, "dumps", killed)
+        patch.setattr(scenes, "_write_split", killed)
         with pytest.raises(KeyboardInterrupt):
             generate_scenes(tmp_path, train=2, val=1, size=24)
     assert list(tmp_path.iterdir()) == []
@@ -94,7 +94,7 @@ def test_losing_the_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         shutil.move(other, target)
         raise OSError("the folder is not empty")
 
-    monkeypatch.setattr(scenes, "os", SimpleNamespace(rename=someone_was_faster))
+    monkeypatch.setattr(generated_folder, "os", SimpleNamespace(rename=someone_was_faster))
     folder = generate_scenes(tmp_path / "mine", train=2, val=1, size=24)
     assert (folder / "scenes.json").is_file()
     assert list((tmp_path / "mine").iterdir()) == [folder]

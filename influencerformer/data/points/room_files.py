@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from influencerformer.data.generated_folder import make_once
 from influencerformer.data.points.rooms import ROOM_CLASSES, Room, generate_room
 from influencerformer.data.progress import progress
 from influencerformer.errors import UserError
@@ -49,51 +46,16 @@ def generate_s3dis(root: str | Path, train: int = 60, val: int = 12, seed: int =
         )
     root = Path(root)
     wanted = {"version": _VERSION, "train": train, "val": val, "seed": seed, "options": room_options}
-    wanted = json.loads(json.dumps(wanted))
-    if _is_there(root, wanted):
-        return root
-    try:
-        _write_rooms(root, wanted, room_options)
-    except OSError as error:
-        raise UserError(f"generated rooms cannot be written to {root} ({error.strerror})") from error
-    return root
 
-
-def _write_rooms(root: Path, wanted: dict[str, Any], room_options: dict[str, Any]) -> None:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}_", dir=root.parent))
-    try:
-        rooms = [(part, index) for part, name in enumerate(("train", "val")) for index in range(wanted[name])]
+    def write(folder: Path) -> None:
+        rooms = [(part, index) for part, count in enumerate((train, val)) for index in range(count)]
         for part, index in progress(rooms, "Generating rooms"):
-            seed = int(np.random.SeedSequence((wanted["seed"], part, index)).generate_state(1, np.uint64)[0])
-            _write_room(temporary / f"Area_{_AREAS[part]}" / f"room_{index + 1}", _generate(seed, room_options))
-        (temporary / MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        temporary.chmod(0o755)
-        try:
-            if root.is_dir():
-                root.rmdir()
-            os.rename(temporary, root)
-        except OSError:
-            # Another process was faster; its folder is the same if it is complete.
-            if not _is_there(root, wanted):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            room_seed = int(np.random.SeedSequence((seed, part, index)).generate_state(1, np.uint64)[0])
+            room = _generate(room_seed, room_options)
+            _write_room(folder / f"Area_{_AREAS[part]}" / f"room_{index + 1}", room)
 
-
-def _is_there(root: Path, wanted: dict[str, Any]) -> bool:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if found != wanted:
-        raise UserError(
-            f"{root} exists but does not hold the generated rooms asked for ({wanted}): delete it or choose another "
-            "folder"
-        )
-    return True
+    make_once(root, "generated rooms", MARKER, wanted, write)
+    return root
 
 
 def _generate(seed: int, options: dict[str, Any]) -> Room:

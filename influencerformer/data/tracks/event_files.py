@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from influencerformer.data.generated_folder import make_once
 from influencerformer.data.progress import progress
 from influencerformer.data.tracks.generate import OPTIONS, generate_event
 from influencerformer.data.tracks.tables import EventTables, Table
@@ -63,11 +60,14 @@ def write_events(
     folder = Path(folder)
     wanted = {"version": VERSION, "events": events, "particles": [low, high], "seed": seed, "compress": compress}
     wanted["options"] = options
-    try:
-        if not _is_there(folder, wanted):
-            _write_folder(folder, wanted)
-    except OSError as error:
-        raise UserError(f"generated events cannot be written to {folder} ({error.strerror or error})") from error
+
+    def write(place: Path) -> None:
+        for number in progress(range(1, events + 1), "Generating events"):
+            first, second = np.random.SeedSequence((seed, number)).generate_state(2, np.uint64)
+            count = low + int(second) % (high - low + 1)
+            write_event(place, number, generate_event(int(first), count, **options), compress=compress)
+
+    make_once(folder, "generated events", _MARKER, wanted, write)
     return folder
 
 
@@ -88,42 +88,3 @@ def csv_text(table: Table) -> str:
     line = ",".join("%d" if np.issubdtype(values.dtype, np.integer) else "%.10g" for values in table.values()) + "\n"
     rows = zip(*(values.tolist() for values in table.values()), strict=True)
     return ",".join(table) + "\n" + "".join([line % row for row in rows])
-
-
-def _write_folder(folder: Path, wanted: dict[str, Any]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}_", dir=folder.parent))
-    low, high = wanted["particles"]
-    try:
-        for number in progress(range(1, wanted["events"] + 1), "Generating events"):
-            first, second = np.random.SeedSequence((wanted["seed"], number)).generate_state(2, np.uint64)
-            count = low + int(second) % (high - low + 1)
-            tables = generate_event(int(first), count, **wanted["options"])
-            write_event(temporary, number, tables, compress=wanted["compress"])
-        (temporary / _MARKER).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        temporary.chmod(0o755)
-        try:
-            if folder.is_dir():
-                folder.rmdir()
-            os.rename(temporary, folder)
-        except OSError:
-            # Another process was faster; its folder is the same if it is complete.
-            if not _is_there(folder, wanted):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_there(folder: Path, wanted: dict[str, Any]) -> bool:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        found = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if found != wanted:
-        raise UserError(
-            f"{folder} exists but does not hold the generated events asked for ({wanted}): delete it or choose another "
-            "folder"
-        )
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from influencerformer.data import generated_folder
 from influencerformer.data.points import room_files
 from influencerformer.data.points.formats import open_points
 from influencerformer.data.points.room_files import generate_s3dis
@@ -119,7 +120,7 @@ def test_losing_the_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         shutil.move(other, target)
         raise OSError("the folder is not empty")
 
-    monkeypatch.setattr(room_files, "os", SimpleNamespace(rename=someone_was_faster))
+    monkeypatch.setattr(generated_folder, "os", SimpleNamespace(rename=someone_was_faster))
     root = generate_s3dis(tmp_path / "rooms", train=1, val=1)
     assert (root / "generated_rooms.json").is_file()
     assert list(tmp_path.iterdir()) == [root]
