@@ -43,6 +43,17 @@ def mean_and_scale(
             square[n] = f32(1) / np.sqrt(square[n])
 
 
+@numba.njit(inline="always", **JIT)
+def _segment_sums(values: Array, starts: Index, sums: Array) -> None:
+    """Of sorted values (N,) the sum over each segment, (S,)."""
+    for j in range(starts.shape[0] - 1):
+        some = values[starts[j] : starts[j + 1]]
+        total = f32(0)
+        for n in range(some.shape[0]):
+            total += some[n]
+        sums[j] = total
+
+
 @numba.njit(**JIT)
 def direction_sums(
     first: int,
@@ -64,12 +75,7 @@ def direction_sums(
         row = logits[q]
         for n in range(order.shape[0]):
             taken[n] = (row[order[n]] - mean[n]) * scale[n]
-        for j in range(starts.shape[0] - 1):
-            some = taken[starts[j] : starts[j + 1]]
-            total = f32(0)
-            for n in range(some.shape[0]):
-                total += some[n]
-            sums[q, j] = total
+        _segment_sums(taken, starts, sums[q])
 
 
 @numba.njit(**JIT)
@@ -99,12 +105,7 @@ def excess_sums(
             row[n] = max(above, f32(0))
         for n in range(order.shape[0]):
             taken[n] = row[order[n]]
-        for j in range(starts.shape[0] - 1):
-            some = taken[starts[j] : starts[j + 1]]
-            total = f32(0)
-            for n in range(some.shape[0]):
-                total += some[n]
-            excess[k, j] = total
+        _segment_sums(taken, starts, excess[k])
 
 
 @numba.njit(**JIT)
@@ -114,6 +115,17 @@ def cosine_gradient(first: int, last: int, by_excess: Array, near: Flags, labels
         values, flags, row = by_excess[k], near[k], result[k]
         for n in range(row.shape[0]):
             row[n] = values[labels[n]] if flags[n] else f32(0)
+
+
+@numba.njit(inline="always", **JIT)
+def _by_direction(by_sums: Array, segment: Index, share: Array, grad: Array) -> None:
+    """The gradient by the directions of some pixels: that of their segments' sums, and ``share`` (1, P) or (0, P)."""
+    for n in range(segment.shape[0]):
+        grad[n] = by_sums[segment[n]]
+    if share.shape[0]:
+        more = share[0]
+        for n in range(segment.shape[0]):
+            grad[n] += more[n]
 
 
 @numba.njit(**JIT)
@@ -142,25 +154,15 @@ def add_logit_gradient(
         along, grad = np.zeros(end - start, np.float32), np.empty(end - start, np.float32)
         for q in range(logits.shape[0]):
             if real[q]:
-                row, values = logits[q, here], by_sums[q]
-                for n in range(row.shape[0]):
-                    grad[n] = values[segment[n]]
-                if share.shape[0]:
-                    more = share[q, start:end]
-                    for n in range(row.shape[0]):
-                        grad[n] += more[n]
+                row = logits[q, here]
+                _by_direction(by_sums[q], segment, share[q : q + 1, start:end], grad)
                 for n in range(row.shape[0]):
                     along[n] += (row[n] - middle[n]) * grad[n]
         for n in range(along.shape[0]):
             along[n] *= length[n] * length[n]
         for q in range(logits.shape[0]):
             if real[q]:
-                row, place, values = logits[q, here], result[q, here], by_sums[q]
-                for n in range(row.shape[0]):
-                    grad[n] = values[segment[n]]
-                if share.shape[0]:
-                    more = share[q, start:end]
-                    for n in range(row.shape[0]):
-                        grad[n] += more[n]
+                row, place = logits[q, here], result[q, here]
+                _by_direction(by_sums[q], segment, share[q : q + 1, start:end], grad)
                 for n in range(row.shape[0]):
                     place[n] += length[n] * (grad[n] - (row[n] - middle[n]) * along[n])
