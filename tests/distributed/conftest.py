@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,23 +27,14 @@ model:
   architecture: mask2former-tiny
   num_queries: 10
   learning_rate: 1.0e-3
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  val_check_interval: 3
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+def ranks(tmp_path_factory: pytest.TempPathFactory, quiet_trainer: Callable[..., str]) -> Ranks:
     folder = tmp_path_factory.mktemp("ranks")
     config = folder / "config.yaml"
-    config.write_text(CONFIG.format(root=tmp_path_factory.mktemp("scenes")))
+    config.write_text(CONFIG.format(root=tmp_path_factory.mktemp("scenes")) + quiet_trainer(3))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -22,25 +22,15 @@ model:
   num_queries: 6
   learning_rate: 1.0e-3
   schedule: cosine
-trainer:
-  accelerator: cpu
-  max_steps: 6
-  max_epochs: -1
-  val_check_interval: 3
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_config(tmp_path_factory: pytest.TempPathFactory, quiet_trainer: Callable[..., str]) -> Path:
     """tiny/influencer.yaml on top of tiny/base.yaml: 6 steps, 4 an epoch, validation after every third."""
     folder = tmp_path_factory.mktemp("configs") / "tiny"
     folder.mkdir()
-    (folder / "base.yaml").write_text(CONFIG.format(root=tmp_path_factory.mktemp("scenes")))
+    (folder / "base.yaml").write_text(CONFIG.format(root=tmp_path_factory.mktemp("scenes")) + quiet_trainer(3, 6))
     (folder / "influencer.yaml").write_text("base: base.yaml\nmodel:\n  loss: influencer\n")
     return folder / "influencer.yaml"
 

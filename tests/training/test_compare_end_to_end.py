@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,18 @@ model:
   architecture: mask2former-tiny
   num_queries: 10
   learning_rate: 1.0e-3
-trainer:
-  accelerator: cpu
-  max_steps: 4
-  max_epochs: -1
-  val_check_interval: 2
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  enable_progress_bar: false
 """
 
 
-def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quiet_trainer: Callable[..., str],
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config, out = tmp_path / "base.yaml", tmp_path / "out"
-    config.write_text(CONFIG.format(root=tmp_path / "data"))
+    config.write_text(CONFIG.format(root=tmp_path / "data") + quiet_trainer(2, 4))
     with pytest.raises(SystemExit) as ended:
         main(["compare", "--config", str(config), "--out", str(out)])
     logs = "\n".join(path.read_text() for path in out.glob("*/*/log.txt"))

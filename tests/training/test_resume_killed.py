@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,24 +28,17 @@ model:
   num_queries: 12
   voxel_size: 0.2
   learning_rate: 1.0e-3
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  val_check_interval: 3
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 SHARED = ("--save_every_minutes=0", "--model.loss_options={num_points: 60}", "--data.num_workers=2")
 """Random cells, so that the state of the generators counts; accumulation that does not divide an epoch's batches."""
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def arguments(
+    tiny_config: Path, tmp_path_factory: pytest.TempPathFactory, quiet_trainer: Callable[..., str]
+) -> dict[str, list[str]]:
     rooms = tmp_path_factory.mktemp("killed") / "rooms.yaml"
-    rooms.write_text(ROOMS.format(root=tmp_path_factory.mktemp("rooms")))
+    rooms.write_text(ROOMS.format(root=tmp_path_factory.mktemp("rooms")) + quiet_trainer(3))
     images = [f"--config={tiny_config}", "--data.batch_size=2", "--trainer.accumulate_grad_batches=3"]
     points = [f"--config={rooms}", "--trainer.accumulate_grad_batches=3"]
     return {

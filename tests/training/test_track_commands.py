@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,24 +41,14 @@ model:
   num_queries: 12
   decoder_layers: 1
   embedding_dim: 3
-trainer:
-  accelerator: cpu
-  max_steps: 4
-  max_epochs: -1
-  val_check_interval: 2
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 VALUES = {"val/efficiency", "val/fake_rate", "val/duplicate_rate", "val/purity", "val/trackml_score", "val/loss"}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, quiet_trainer: Callable[..., str]) -> Path:
     path = tmp_path_factory.mktemp("tracks") / "base.yaml"
-    path.write_text(CONFIG.format(root=tmp_path_factory.mktemp("generated")))
+    path.write_text(CONFIG.format(root=tmp_path_factory.mktemp("generated")) + quiet_trainer(2, 4))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,6 @@ model:
   window: 16
   num_queries: 12
   decoder_layers: 1
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  val_check_interval: 1
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 
 
@@ -104,10 +97,10 @@ class InThisProcess:
         raise AssertionError("no run is in progress")
 
 
-def test_compare_on_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_on_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_trainer: Callable[..., str]) -> None:
     monkeypatch.setattr(report, "curve_figures", lambda *_: {"efficiency_per_step": b"PNG"})
     config, out = tmp_path / "base.yaml", tmp_path / "out"
-    config.write_text(CONFIG.format(root=tmp_path / "generated"))
+    config.write_text(CONFIG.format(root=tmp_path / "generated") + quiet_trainer(1))
     assert compare(["--config", str(config), "--out", str(out), "--max-steps", "2"], InThisProcess()) == 0
     records = [RunRecord.from_dict(record) for record in json.loads((out / "records.json").read_text())]
     assert [record.loss for record in records] == ["hungarian", "influencer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,25 +25,15 @@ model:
   num_queries: 12
   voxel_size: 0.2
   learning_rate: 1.0e-3
-trainer:
-  accelerator: cpu
-  max_steps: 4
-  max_epochs: -1
-  val_check_interval: 2
-  check_val_every_n_epoch: null
-  num_sanity_val_steps: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
 """
 
 
 @pytest.fixture(scope="session")
-def rooms_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rooms_config(tmp_path_factory: pytest.TempPathFactory, quiet_trainer: Callable[..., str]) -> Path:
     """rooms/base.yaml: 4 steps of two rooms, validation after every second."""
     folder = tmp_path_factory.mktemp("point_configs") / "rooms"
     folder.mkdir()
-    (folder / "base.yaml").write_text(CONFIG.format(root=tmp_path_factory.mktemp("rooms")))
+    (folder / "base.yaml").write_text(CONFIG.format(root=tmp_path_factory.mktemp("rooms")) + quiet_trainer(2, 4))
     return folder / "base.yaml"
 
 
