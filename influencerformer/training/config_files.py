@@ -111,3 +111,27 @@ def build_data(module: type[Any], options: Mapping[str, Any]) -> Any:
     except jsonargparse.ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from None
     return getattr(parser.instantiate_classes(config), DATA_KEY)
+
+
+def data_of_run(module: type[Any], checkpoint: Path, config: Path | None, instead: str) -> Any:
+    """The data module of the run that a checkpoint is of, by the configuration beside it or another one.
+
+    Args:
+        module: the class of the data module.
+        checkpoint: a file in the run's folder.
+        config: another configuration.
+        instead: what to name in place of a configuration, for the message.
+
+    Raises:
+        UserError: there is no configuration, or its data are none of this module.
+    """
+    path = config or checkpoint.parent / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(
+            f"there is no {path} that says which data the model was trained on: name {instead}, or the configuration "
+            "by --config"
+        )
+    try:
+        return build_data(module, resolve_config(path).get(DATA_KEY) or {})
+    except UserError as error:
+        raise UserError(f"{path}: its data cannot be used: {error}") from None

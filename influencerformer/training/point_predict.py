@@ -24,7 +24,7 @@ from influencerformer.metrics.point_predictions import point_predictions, to_poi
 from influencerformer.pictures.cloud_instances import Cloud, Instances
 from influencerformer.pictures.cloud_page import write_cloud_page
 from influencerformer.pictures.cloud_ply import write_ply
-from influencerformer.training.config_files import CONFIG_FILE, resolve_config
+from influencerformer.training.config_files import data_of_run
 from influencerformer.training.point_module import PointSegmenter
 
 RESULTS_FILE = "results.json"
@@ -116,17 +116,7 @@ def validation_rooms(checkpoint: Path, config: Path | None, rooms: int | None) -
     Raises:
         UserError: there is no configuration, or its data cannot be used.
     """
-    path = config or checkpoint.parent / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(
-            f"there is no {path} that says which data the model was trained on: name point clouds by --points, or "
-            "the configuration by --config"
-        )
-    options = resolve_config(path).get("data", {})
-    try:
-        data = PointDataModule(**options)
-    except TypeError as error:
-        raise UserError(f"{path} holds no data of point clouds: {error}") from None
+    data = data_of_run(PointDataModule, checkpoint, config, "point clouds by --points")
     dataset = data.dataset("val")
     return Subset(dataset, range(min(len(dataset), rooms or len(dataset))))
 

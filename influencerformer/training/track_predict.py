@@ -28,7 +28,7 @@ from influencerformer.errors import UserError
 from influencerformer.metrics.tracks import TrackMetrics
 from influencerformer.pictures.track_rates import rate_figure
 from influencerformer.pictures.tracks import event_display
-from influencerformer.training.config_files import CONFIG_FILE, build_data, resolve_config
+from influencerformer.training.config_files import data_of_run
 from influencerformer.training.track_module import TrackSegmenter
 
 PAGE_FILE = "tracks.html"
@@ -81,16 +81,7 @@ def validation_events(checkpoint: Path, config: Path | None) -> EventFolder:
     Raises:
         UserError: there is no configuration, or its data cannot be used.
     """
-    path = config or checkpoint.parent / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(
-            f"there is no {path} that says which data the model was trained on: name a folder of events by --events, "
-            "or the configuration by --config"
-        )
-    try:
-        return build_data(TrackDataModule, resolve_config(path).get("data") or {}).eval_dataset()
-    except UserError as error:
-        raise UserError(f"{path}: its data cannot be used for tracks: {error}") from None
+    return data_of_run(TrackDataModule, checkpoint, config, "a folder of events by --events").eval_dataset()
 
 
 def write_submission(path: Path, hit_ids: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]) -> None:
