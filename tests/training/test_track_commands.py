@@ -152,7 +152,7 @@ def test_predicted_files_are_the_tracks_of_each_hit(condensation: FitCLI, tmp_pa
     page = (out / "tracks.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "efficiency" in page
-    assert "http" not in page
+    assert "://" not in page, "pages load nothing from elsewhere"
 
 
 def test_events_without_truth_and_broken_ones(mask: FitCLI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
