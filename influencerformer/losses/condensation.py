@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from influencerformer.losses.crowd import CROWD, CROWD_POWER, crowd_repulsion
-from influencerformer.losses.inputs import full_precision
 from influencerformer.losses.membership import Membership, Scratch, Segments, pixel_blocks
+from influencerformer.losses.precision import full_precision, without_autocast
 
 SOFTENING = 0.1
 """Length, in logits, below which a dense class vector has no direction: it bounds the gradient at equal logits."""
@@ -129,7 +129,7 @@ class _Condensation(torch.autograd.Function):
         membership: Membership = ctx.membership
         sums, excess, attraction, prototypes, repulsion, crowd = ctx.small
         towards = prototypes.detach().transpose(1, 2)
-        with torch.autocast(sums.device.type, enabled=False):
+        with without_autocast(sums):
             (by_excess,) = torch.autograd.grad(repulsion, excess, grads[1], retain_graph=True)
             by_prototypes = torch.zeros_like(prototypes)
             by_cosine = []

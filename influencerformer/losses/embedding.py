@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from influencerformer.losses.checks import check_integers, check_overflow, check_weights
-from influencerformer.losses.inputs import full_precision
+from influencerformer.losses.precision import full_precision, without_autocast
 from influencerformer.losses.targets import IGNORED
 
 LOG_FLOOR = 1e-6
@@ -73,7 +73,7 @@ def influencer_loss(
     check_weights(
         attr_weight=attr_weight, rep_weight=rep_weight, bg_weight=bg_weight, influencer_weight=influencer_weight
     )
-    with torch.autocast(followers.device.type, enabled=False):
+    with without_autocast(followers):
         kept = instance_labels != IGNORED
         f, g = full_precision(followers[kept]), full_precision(influencers[kept])
         labels = instance_labels[kept].long()

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from influencerformer.losses.checks import check_overflow, check_weights
 from influencerformer.losses.existence import existence
-from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, Truth, make_inputs
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import of_batch, pair_potential
+from influencerformer.losses.precision import without_autocast
 
 
 @torch.no_grad()
@@ -78,7 +79,7 @@ def hungarian_mask_loss(
     check_weights(
         class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight, no_object_weight=no_object_weight
     )
-    with full_precision_region(mask_logits):
+    with without_autocast(mask_logits):
         inputs = make_inputs(
             mask_logits,
             instance_labels,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from influencerformer.losses.checks import check_kinds, check_options
+from influencerformer.losses.precision import full_precision
 from influencerformer.losses.targets import MaskTargets, make_targets
 
 SATURATED = 1e4
@@ -87,11 +88,6 @@ def _finite(name: str, logits: Tensor, nonfinite: NonFinite) -> tuple[Tensor, Te
     return logits, torch.zeros((), dtype=torch.long, device=logits.device)
 
 
-def full_precision(values: Tensor) -> Tensor:
-    """float16 and bfloat16 to float32; other dtypes as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def _layers(name: str, logits: Logits, num_axes: int = 3) -> list[Tensor]:
     """L tensors (B, Q, X) from (Q, X), (B, Q, X), (L, B, Q, X); a sequence of L tensors of ``num_axes`` as it is."""
     if isinstance(logits, Tensor):
@@ -110,14 +106,6 @@ def _layers(name: str, logits: Logits, num_axes: int = 3) -> list[Tensor]:
         axes = "(B, Q, N)" if num_axes == 3 else "(Q, N)"
         raise ValueError(f"{name} as a sequence must be L tensors {axes} of one shape, got {shapes}")
     return layers
-
-
-def full_precision_region(logits: Logits) -> torch.autocast:
-    """A region without autocast on the logits' device."""
-    first: object = logits
-    while isinstance(first, Sequence):
-        first = first[0] if first else None
-    return torch.autocast(first.device.type if isinstance(first, Tensor) else "cpu", enabled=False)
 
 
 def make_inputs(

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from influencerformer.losses.checks import check_overflow, check_weights
 from influencerformer.losses.condensation import condensation
 from influencerformer.losses.existence import existence, objectness_error
-from influencerformer.losses.inputs import Logits, NonFinite, Truth, full_precision_region, make_inputs
+from influencerformer.losses.inputs import Logits, NonFinite, Truth, make_inputs
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import of_batch, pair_potential
+from influencerformer.losses.precision import without_autocast
 from influencerformer.losses.schedule import Annealing
 from influencerformer.losses.transport import partial_transport, single_claim_transport
 
@@ -115,7 +116,7 @@ def mask_influencer_loss(
         no_object_weight=no_object_weight,
         quality=quality,
     )
-    with full_precision_region(mask_logits):
+    with without_autocast(mask_logits):
         inputs = make_inputs(
             mask_logits,
             instance_labels,

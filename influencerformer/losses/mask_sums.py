@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from influencerformer.losses.membership import Membership, Scratch, Segments, query_blocks, weighted_total
+from influencerformer.losses.precision import without_autocast
 
 EXPONENT_LIMIT = 80.0
 """Up to here e^s is finite in float32; from far below on, log(1 + e^s) is s."""
@@ -80,7 +81,7 @@ class _Sums(torch.autograd.Function):
         by_logit, by_sigma, by_softplus, by_total_softplus, by_total_sigma = grads
         result, scratch = torch.empty_like(logits), Scratch()
         # an autocast region around backward() would lower the precision of the products
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             for queries in query_blocks(logits):
                 block = logits[:, queries].to(ctx.weight.dtype)
                 sigma = torch.sigmoid(block, out=scratch.like("sigma", block))
