@@ -117,17 +117,6 @@ def cosine_gradient(first: int, last: int, by_excess: Array, near: Flags, labels
             row[n] = values[labels[n]] if flags[n] else f32(0)
 
 
-@numba.njit(inline="always", **JIT)
-def _by_direction(by_sums: Array, segment: Index, share: Array, grad: Array) -> None:
-    """The gradient by the directions of some pixels: that of their segments' sums, and ``share`` (1, P) or (0, P)."""
-    for n in range(segment.shape[0]):
-        grad[n] = by_sums[segment[n]]
-    if share.shape[0]:
-        more = share[0]
-        for n in range(segment.shape[0]):
-            grad[n] += more[n]
-
-
 @numba.njit(**JIT)
 def add_logit_gradient(
     first: int,
@@ -139,30 +128,31 @@ def add_logit_gradient(
     scale: Array,
     by_sums: Array,
     labels: Index,
-    share: Array,
+    by_direction: Array,
     result: Array,
 ) -> None:
     """Adds to ``result`` (Q, N), at pixels offset + first..last, the gradient by logits.
 
     The gradient of v / sqrt(|v|^2 + eps^2) is scale (g - e (e . g)). That by directions, g, is ``by_sums`` (Q, S + 1),
-    which ends in zeros, at a pixel's segment, and ``share`` (Q, P) of pixels from the offset on, unless that is empty.
+    which ends in zeros, at a pixel's segment, and ``by_direction`` (Q, P) of pixels from the offset on, to which the
+    former is added.
     """
     for start in range(first, last, TILE):
         end = min(last, start + TILE)
         here = slice(offset + start, offset + end)
         segment, middle, length = labels[here], mean[here], scale[here]
-        along, grad = np.zeros(end - start, np.float32), np.empty(end - start, np.float32)
+        along = np.zeros(end - start, np.float32)
         for q in range(logits.shape[0]):
             if real[q]:
-                row = logits[q, here]
-                _by_direction(by_sums[q], segment, share[q : q + 1, start:end], grad)
+                row, values, grad = logits[q, here], by_sums[q], by_direction[q, start:end]
+                for n in range(row.shape[0]):
+                    grad[n] += values[segment[n]]
                 for n in range(row.shape[0]):
                     along[n] += (row[n] - middle[n]) * grad[n]
         for n in range(along.shape[0]):
             along[n] *= length[n] * length[n]
         for q in range(logits.shape[0]):
             if real[q]:
-                row, place = logits[q, here], result[q, here]
-                _by_direction(by_sums[q], segment, share[q : q + 1, start:end], grad)
+                row, grad, place = logits[q, here], by_direction[q, start:end], result[q, here]
                 for n in range(row.shape[0]):
                     place[n] += length[n] * (grad[n] - (row[n] - middle[n]) * along[n])
