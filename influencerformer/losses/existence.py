@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from influencerformer.losses.normalizer import mean_over_ranks
+
 NOTHING = 1e-12
 """Weights below this are none: the sum above the line is then 0, and its gradient with it."""
 
@@ -24,7 +26,8 @@ def existence(
         \frac{-\sum_q \sum_c w_c\, t_{qc} \log \text{softmax}(c_q)_c}{\sum_q \sum_c w_c\, t_{qc}},
 
     with :math:`w` = ``no_object_weight`` for no-object and 1 otherwise, summed over the images of a batch above and
-    below the line (as ``torch.nn.functional.cross_entropy`` with weights). A query that answers more than one unit
+    below the line (as ``torch.nn.functional.cross_entropy`` with weights); below it also over ranks and accumulated
+    batches, by :func:`mean_over_ranks`. A query that answers more than one unit
     (more instances than queries) has its claims scaled to one.
 
     Args:
@@ -46,7 +49,7 @@ def existence(
     if query_mask is not None:
         target = target * query_mask[..., None]
     nll = -(target * class_logits.log_softmax(-1)).sum((-3, -2, -1))
-    return nll / target.sum((-3, -2, -1)).clamp(min=NOTHING)
+    return nll / _total(target.sum((-3, -2, -1)), claims, query_mask, no_object_weight)
 
 
 def objectness_error(
@@ -80,4 +83,12 @@ def objectness_error(
     if query_mask is not None:
         weight = weight * query_mask
     error = (weight * (objectness - (claims * iou).sum(-1)).square()).sum((-2, -1))
-    return error / weight.sum((-2, -1)).clamp(min=NOTHING)
+    return error / _total(weight.sum((-2, -1)), claims, query_mask, no_object_weight)
+
+
+def _total(weights: Tensor, claims: Tensor, query_mask: Tensor | None, no_object_weight: float) -> Tensor:
+    """What to divide by for sums of weights (...): of another batch, each instance's claims add to one."""
+    batch, queries = claims.shape[-3:-1]
+    real = queries if query_mask is None else query_mask.sum() / batch
+    per_image = no_object_weight * real
+    return mean_over_ranks(weights, per_instance=1 - no_object_weight, per_image=per_image, least=NOTHING)

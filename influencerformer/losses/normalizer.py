@@ -40,7 +40,9 @@ def accumulated_with(accumulation: Accumulation | None) -> Iterator[None]:
         _accumulation.reset(token)
 
 
-def mean_over_ranks(total: Tensor, *, per_instance: float = 1.0, per_image: float = 0.0, least: float = 1.0) -> Tensor:
+def mean_over_ranks(
+    total: Tensor, *, per_instance: float = 1.0, per_image: float | Tensor = 0.0, least: float = 1.0
+) -> Tensor:
     """What to divide a sum over this rank's batch by, so that the mean of the quotients over ranks is the mean of all.
 
     That is the mean of ``total`` over all ranks of the default process group and, within :func:`accumulated_with`, over

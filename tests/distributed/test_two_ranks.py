@@ -10,10 +10,7 @@ from rank_cases import COUNTS, IMAGES, KINDS, Ranks, gradients
 from ranks import TERMINATED_STEP, one_step
 from torch import Tensor
 
-AGREED = pytest.mark.xfail(
-    strict=True, reason="the class and objectness terms are means over each rank's own weights in losses/existence.py"
-)
-TERMS = ["masks", pytest.param("all", marks=AGREED)]
+TERMS = ["masks", "all"]
 
 
 def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:

@@ -48,19 +48,7 @@ def run(train: Callable[..., FitCLI], folder: Path, *options: str) -> Gradients:
     return seen
 
 
-AGREED = pytest.mark.xfail(
-    strict=True, reason="the class term is a mean over each batch's own weights in losses/existence.py"
-)
-
-
-@pytest.mark.parametrize(
-    ("loss", "class_weight"),
-    [
-        ("influencer", 0.0),
-        pytest.param("influencer", 2.0, marks=AGREED),
-        pytest.param("hungarian", 2.0, marks=AGREED),
-    ],
-)
+@pytest.mark.parametrize(("loss", "class_weight"), [("influencer", 0.0), ("influencer", 2.0), ("hungarian", 2.0)])
 def test_an_accumulated_gradient_is_that_of_the_large_batch(
     loss: str, class_weight: float, train: Callable[..., FitCLI], tmp_path: Path
 ) -> None:
