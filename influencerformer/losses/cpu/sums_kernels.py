@@ -97,8 +97,10 @@ def forward(
             _take_runs(logits[q], run_starts, run_places, values)
         else:
             _take(logits[q], order, values, sigma)
-        softplus = bg_weight * _sigmoid_and_softplus(values[: starts[1]], sigma[: starts[1]])
+        part = _sigmoid_and_softplus(values[: starts[1]], sigma[: starts[1]])
+        softplus = bg_weight * part
         if split:
+            inside_softplus[q, 0] = part
             for j in range(1, segments):
                 start, end = starts[j], starts[j + 1]
                 part = _sigmoid_and_softplus(values[start:end], sigma[start:end])
