@@ -27,9 +27,8 @@ class CriterionClock:
     def __init__(self, criterion: nn.Module) -> None:
         self._stream: torch.cuda.Stream | None = None
         self._forward: list[tuple[Mark, Mark]] = []
-        self._backward: list[tuple[Mark, Mark]] = []
+        self._backward: list[tuple[Mark, Mark | None]] = []
         self._called: Mark | None = None
-        self._backward_started: Mark | None = None
         self._handles = [
             criterion.register_forward_pre_hook(self._before, with_kwargs=True),
             criterion.register_forward_hook(self._after),
@@ -42,11 +41,11 @@ class CriterionClock:
 
     def reset(self) -> None:
         """Starts a new step."""
-        self._forward, self._backward, self._backward_started = [], [], None
+        self._forward, self._backward = [], []
 
     def start_backward(self) -> None:
         """To be called right before the backward pass."""
-        self._backward_started = self._mark()
+        self._backward.append((self._mark(), None))
 
     @property
     def forward_seconds(self) -> float:
@@ -54,15 +53,17 @@ class CriterionClock:
 
     @property
     def backward_seconds(self) -> float:
-        return sum(_seconds(start, end) for start, end in self._backward)
+        return sum(_seconds(start, end) for start, end in self._backward if end is not None)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         on_gpu = next((x.device for x in inputs if x.is_cuda), None)
         self._stream = torch.cuda.current_stream(on_gpu) if on_gpu is not None else None
         to_train = [x for x in inputs if x.requires_grad]
-        if to_train and torch.is_grad_enabled():
-            torch.autograd.graph.register_multi_grad_hook(to_train, self._gradients_ready, mode="all")
+        if torch.is_grad_enabled():
+            # register_multi_grad_hook would do, but leaves cyclic garbage, kilobytes a step
+            for x in to_train:
+                x.register_hook(self._gradient_ready)
         self._called = self._mark()
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -70,10 +71,9 @@ class CriterionClock:
             self._forward.append((self._called, self._mark()))
             self._called = None
 
-    def _gradients_ready(self, gradients: Any) -> None:
-        if self._backward_started is not None:
-            self._backward.append((self._backward_started, self._mark()))
-            self._backward_started = None
+    def _gradient_ready(self, gradient: Tensor) -> None:
+        if self._backward:
+            self._backward[-1] = self._backward[-1][0], self._mark()
 
     def _mark(self) -> Mark:
         if self._stream is None:

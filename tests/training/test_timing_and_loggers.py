@@ -1,5 +1,6 @@
 """The criterion's clock, and the metrics file that survives resuming."""
 
+import gc
 import time
 from pathlib import Path
 
@@ -52,6 +53,28 @@ def test_clock_times_forward_and_backward_of_the_criterion_alone(
         loss.backward()
         assert 0.02 <= clock.forward_seconds < 0.2
         assert 0.03 <= clock.backward_seconds < 0.2
+
+
+def test_a_timed_step_leaves_no_cycles(step: tuple[CriterionClock, nn.Module, nn.Module]) -> None:
+    """They would hold memory until the rare collection of old objects: a run would grow for hours."""
+    clock, criterion, network = step
+
+    def train() -> None:
+        clock.reset()
+        features = network(torch.ones(2, 4))
+        loss = criterion(features, layers=[{"logits": features * 2}])
+        clock.start_backward()
+        loss.backward()
+
+    train()
+    gc.collect()
+    gc.disable()
+    try:
+        train()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert clock.backward_seconds > 0
 
 
 def test_clock_changes_nothing_and_can_be_removed(step: tuple[CriterionClock, nn.Module, nn.Module]) -> None:
