@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from influencerformer.data.augment import EvalTransform, TrainTransform
 from influencerformer.data.bad_samples import OnBadSample, Take
@@ -21,7 +19,7 @@ from influencerformer.errors import UserError
 Format = Literal["scenes", "label_map", "coco"]
 
 
-class InstanceDataModule(StreamDataModule[Sample]):
+class InstanceDataModule(StreamDataModule[Sample, InstanceDataset]):
     """Training and validation data from a folder.
 
     Training crops depend on `seed`, the epoch and the sample alone: not on the loss, the number of workers or
@@ -85,22 +83,14 @@ class InstanceDataModule(StreamDataModule[Sample]):
         scenes_size: int = 64,
         on_bad_sample: OnBadSample = "stop",
     ) -> None:
-        super().__init__()
+        super().__init__(format, root, batch_size, num_workers, seed, on_bad_sample)
         positive = {
-            "batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
             "size_divisor": size_divisor,
         }
         for option, value in positive.items():
             if value < 1:
                 raise UserError(f"{option} must be 1 or larger, got {value}")
-        if num_workers < 0 or seed < 0:
-            raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
-        if on_bad_sample not in get_args(OnBadSample):
-            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
-        self.on_bad_sample = on_bad_sample
-        self.format = format
-        self.root = Path(root)
         self.splits = {"train": train_split, "val": val_split}
         self.annotations = annotations
         self.images = images
@@ -119,18 +109,10 @@ class InstanceDataModule(StreamDataModule[Sample]):
         )
         self.eval_transform = EvalTransform(scale=scale, crop_size=eval_size, max_size=eval_max_size, min_area=min_area)
         self.collate = partial(collate, size_divisor=size_divisor)
-        self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
         self.size_divisor = size_divisor
-        self.seed = seed
         self.scenes = {"train": scenes_train, "val": scenes_val, "size": scenes_size}
-        self._datasets: dict[str, InstanceDataset] = {}
         self._ground_truth: dict[str, Any] | None = None
-
-    @property
-    def check_command(self) -> str:
-        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
 
     @property
     def class_names(self) -> list[str]:
@@ -140,17 +122,6 @@ class InstanceDataModule(StreamDataModule[Sample]):
         if self.format == "label_map":
             return self._label_map_classes
         return self.dataset("train").class_names
-
-    @property
-    def num_classes(self) -> int:
-        """C, without no-object."""
-        return len(self.class_names)
-
-    def dataset(self, part: Literal["train", "val"]) -> InstanceDataset:
-        """The samples as they are on disk, untransformed."""
-        if part not in self._datasets:
-            self._datasets[part] = self.opened(part, partial(self.open_part, part))
-        return self._datasets[part]
 
     def open_part(self, part: Literal["train", "val"], take: Take | None) -> InstanceDataset:
         return self._open(self.splits[part], take)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from influencerformer.data.workers import leave_signals_to_the_trainer
 from influencerformer.errors import UserError
 
 Item = TypeVar("Item")
+Source = TypeVar("Source", bound=Dataset[Any])
 
 
 class Draw(NamedTuple):
@@ -135,32 +137,66 @@ class TrainDataset(Dataset[Item]):
         yield from order[:place]
 
 
-class StreamDataModule(LightningDataModule, Generic[Item]):
-    """The loaders that every data module of the package has.
+class StreamDataModule(LightningDataModule, Generic[Item, Source]):
+    """What every data module of the package has: options, parts of type Source, loaders.
 
     Attributes:
         train_transform: a random transform of a sample.
         collate: makes a batch of samples.
+        format, root: of the data.
         batch_size, eval_batch_size: samples in a batch of training and of validation.
         num_workers: processes that load data; 0 loads in the training process.
         seed: of order and augmentation.
         on_bad_sample: stop at a sample that cannot be used, or skip it. A skipped sample is replaced in training by the
             next usable one in the order of its epoch; in validation it is left out, and it is said how many were
             evaluated. See docs/bad_data.md.
+
+    Raises:
+        UserError: numbers below what they can be, or an unknown `on_bad_sample`.
     """
 
     train_transform: Callable[[Item, torch.Generator], Item]
     collate: Callable[[list[Item]], dict[str, Any]]
-    batch_size: int
-    eval_batch_size: int
-    num_workers: int
-    seed: int
-    on_bad_sample: OnBadSample = "stop"
+
+    def __init__(
+        self, format: str, root: str, batch_size: int, num_workers: int, seed: int, on_bad_sample: OnBadSample
+    ) -> None:
+        super().__init__()
+        least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0), "seed": (seed, 0)}
+        for option, (value, limit) in least.items():
+            if value < limit:
+                raise UserError(f"{option} must be {limit} or larger, got {value}")
+        if on_bad_sample not in get_args(OnBadSample):
+            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
+        self.format = format
+        self.root = Path(root)
+        self.batch_size = batch_size
+        self.eval_batch_size = 1
+        self.num_workers = num_workers
+        self.seed = seed
+        self.on_bad_sample: OnBadSample = on_bad_sample
+        self._datasets: dict[str, Source] = {}
 
     @property
     def check_command(self) -> str:
         """The command that lists everything amiss in the data."""
-        return "influencerformer check"
+        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes 0..C-1."""
+        raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int:
+        """C, without no-object."""
+        return len(self.class_names)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the parts that `stage` (fit, validate, ...; None for all) needs: errors come early."""
+        self.dataset("val")
+        if stage in ("fit", None):
+            self.dataset("train")
 
     def ledger(self, part: Literal["train", "val"]) -> Ledger:
         """The bad samples of a part; of a training, they are also kept in the run's folder."""
@@ -212,9 +248,11 @@ class StreamDataModule(LightningDataModule, Generic[Item]):
         rank_zero_info(f"validation: {len(kept)} of {ledger.total} samples can be used and are evaluated")
         return dataset if len(kept) == len(dataset) else dataset.keep(kept)
 
-    def dataset(self, part: Literal["train", "val"]) -> Dataset[Item]:
+    def dataset(self, part: Literal["train", "val"]) -> Source:
         """The samples as they are on disk, untransformed."""
-        raise NotImplementedError
+        if part not in self._datasets:
+            self._datasets[part] = self.opened(part, partial(self.open_part, part))
+        return self._datasets[part]
 
     def eval_dataset(self) -> Dataset[Item]:
         """The validation samples as the model sees them."""

@@ -41,7 +41,7 @@ class DataPart:
     open: Callable[[Take], CheckedDataset[Any]]
 
 
-def parts_of_module(module: StreamDataModule[Any]) -> list[DataPart]:
+def parts_of_module(module: StreamDataModule[Any, Any]) -> list[DataPart]:
     """The parts that a run with this data module would use."""
     parts: tuple[Literal["train", "val"], ...] = ("train", "val")
     return [DataPart(part, partial(module.open_part, part)) for part in parts]

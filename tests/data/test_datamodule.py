@@ -142,7 +142,7 @@ def test_label_maps_and_coco(label_map_root: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 or larger"),
-        ({"num_workers": -1}, "num_workers and seed must be 0 or larger"),
+        ({"num_workers": -1}, "num_workers must be 0 or larger"),
         ({"crop_size": -3}, "crop_size must be positive"),
         ({"class_names": ["a"]}, "class_names goes with format label_map only"),
         ({"val_split": "test"}, "scenes have the splits train and val, got 'test'"),

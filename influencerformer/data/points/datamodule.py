@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from influencerformer.data.bad_samples import BadDataError, OnBadSample, Take
 from influencerformer.data.points.augment import PointEvalTransform, PointTrainTransform
@@ -25,7 +23,7 @@ from influencerformer.errors import UserError
 PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
 
-class PointDataModule(StreamDataModule[PointSample]):
+class PointDataModule(StreamDataModule[PointSample, RoomDataset]):
     """Training and validation rooms from a folder.
 
     Training crops depend on `seed`, the epoch and the room alone: not on the loss, the number of workers or the
@@ -57,6 +55,8 @@ class PointDataModule(StreamDataModule[PointSample]):
         UserError: for options or data that do not fit, when the data are first needed.
     """
 
+    format: PointFormat
+
     def __init__(
         self,
         format: PointFormat = "rooms",
@@ -85,16 +85,7 @@ class PointDataModule(StreamDataModule[PointSample]):
         rooms_crowding: float = 1.0,
         on_bad_sample: OnBadSample = "stop",
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise UserError(f"batch_size must be 1 or larger, got {batch_size}")
-        if num_workers < 0 or seed < 0:
-            raise UserError(f"num_workers and seed must be 0 or larger, got {num_workers} and {seed}")
-        if on_bad_sample not in get_args(OnBadSample):
-            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
-        self.on_bad_sample = on_bad_sample
-        self.format: PointFormat = format
-        self.root = Path(root)
+        super().__init__(format, root, batch_size, num_workers, seed, on_bad_sample)
         self.areas: dict[str, Sequence[int] | None] = {"train": train_areas, "val": val_areas}
         self.splits = {"train": train_split, "val": val_split}
         self.cache = None if cache is None else Path(cache)
@@ -110,10 +101,6 @@ class PointDataModule(StreamDataModule[PointSample]):
         )
         self.eval_transform = PointEvalTransform(eval_voxel_size)
         self.collate = collate_points
-        self.batch_size = batch_size
-        self.eval_batch_size = 1
-        self.num_workers = num_workers
-        self.seed = seed
         self.rooms: dict[str, Any] = {
             "train": rooms_train,
             "val": rooms_val,
@@ -121,27 +108,11 @@ class PointDataModule(StreamDataModule[PointSample]):
             "density": rooms_density,
             "crowding": rooms_crowding,
         }
-        self._datasets: dict[str, RoomDataset] = {}
-
-    @property
-    def check_command(self) -> str:
-        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes 0..C-1."""
         return class_names(self.format)
-
-    @property
-    def num_classes(self) -> int:
-        """C, without no-object."""
-        return len(self.class_names)
-
-    def dataset(self, part: Literal["train", "val"]) -> RoomDataset:
-        """The rooms as they are on disk, untransformed."""
-        if part not in self._datasets:
-            self._datasets[part] = self.opened(part, partial(self._open, part))
-        return self._datasets[part]
 
     def _open(self, part: Literal["train", "val"], take: Take | None) -> RoomDataset:
         root = self._generate() if self.format == "rooms" else self.root
@@ -174,12 +145,6 @@ class PointDataModule(StreamDataModule[PointSample]):
                 raise UserError(f"{error}; {self.ledger(part).advice}") from None
         if repairs:
             print(repair_summary(repairs), file=sys.stderr)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the parts that `stage` (fit, validate, ...; None for all) needs: errors come early."""
-        self.dataset("val")
-        if stage in ("fit", None):
-            self.dataset("train")
 
     def eval_dataset(self) -> PointEvalDataset:
         """The validation rooms as the model sees them."""

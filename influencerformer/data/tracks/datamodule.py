@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +26,7 @@ Part = Literal["train", "val"]
 _GENERATED = {"train": 400, "val": 40}
 
 
-class TrackDataModule(StreamDataModule[Event]):
+class TrackDataModule(StreamDataModule[Event, EventFolder]):
     """Training and validation events from a folder.
 
     Training events depend on `seed`, the epoch and the event alone: not on the loss, the number of workers or the
@@ -74,15 +72,10 @@ class TrackDataModule(StreamDataModule[Event]):
         seed: int = 0,
         on_bad_sample: OnBadSample = "stop",
     ) -> None:
-        super().__init__()
+        super().__init__(format, root, batch_size, num_workers, seed, on_bad_sample)
         if format not in get_args(TrackFormat):
             raise UserError(f"format must be generated or trackml, got {format!r}")
-        if on_bad_sample not in get_args(OnBadSample):
-            raise UserError(f"on_bad_sample must be stop or skip, got {on_bad_sample!r}")
         for option, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
             ("data_seed", data_seed, 0),
             ("train_events", train_events, 1),
             ("val_events", val_events, 1),
@@ -92,8 +85,6 @@ class TrackDataModule(StreamDataModule[Event]):
         unknown = set(generator or {}) - set(OPTIONS)
         if unknown:
             raise UserError(f"generator has no option {min(unknown)}: it has {', '.join(OPTIONS)}")
-        self.format: TrackFormat = format
-        self.root = Path(root)
         self.num_particles = num_particles
         self.events: dict[str, int | None] = {"train": train_events, "val": val_events}
         self.cuts = cuts or Cuts()
@@ -101,26 +92,11 @@ class TrackDataModule(StreamDataModule[Event]):
         self.data_seed = data_seed
         self.train_transform = TrackTransform(rotate, reflect)
         self.collate = collate_events
-        self.batch_size = batch_size
-        self.eval_batch_size = 1
-        self.num_workers = num_workers
-        self.seed = seed
-        self.on_bad_sample = on_bad_sample
-        self._datasets: dict[str, EventFolder] = {}
-
-    @property
-    def check_command(self) -> str:
-        return f"influencerformer check {shlex.quote(f'{self.format}:{self.root}')}"
 
     @property
     def class_names(self) -> list[str]:
         """The one class: track."""
         return ["track"]
-
-    @property
-    def num_classes(self) -> int:
-        """1, without no-object."""
-        return 1
 
     def prepare_data(self) -> None:
         """Writes the generated events that are not there yet."""
@@ -129,18 +105,6 @@ class TrackDataModule(StreamDataModule[Event]):
             for part in get_args(Part):
                 if training or part == "val":
                     self._generate(part)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the parts that `stage` (fit, validate, ...; None for all) needs: errors come early."""
-        self.dataset("val")
-        if stage in ("fit", None):
-            self.dataset("train")
-
-    def dataset(self, part: Part) -> EventFolder:
-        """The events as they are on disk, untransformed."""
-        if part not in self._datasets:
-            self._datasets[part] = self.opened(part, partial(self._open, part))
-        return self._datasets[part]
 
     def eval_dataset(self) -> EventFolder:
         """The validation events."""
