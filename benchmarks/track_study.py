@@ -7,8 +7,9 @@
 `timing` measures the criterion's forward and backward pass on the labels of generated events, once with random
 predictions as at the start of a run and once with predictions that are nearly right, and a whole training step of the
 mask tracker. Every case runs in a process of its own, so that the peak of memory is its own; a case that is done is not
-repeated. `training` trains both losses by `influencerformer compare` with the same weights, batches and steps. Each
-command ends with the report.
+repeated. `training` trains both losses by `influencerformer compare` with the same weights, batches and steps, and with
+--own-claims the Influencer Loss where a query may claim the particle of the hit it starts from alone. Each command ends
+with the report.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ HEADS = 2
 """Heads with masks: before and after one decoder layer."""
 ORDER = ("hungarian", "influencer")
 """The baseline first."""
-COLOURS = {"hungarian": "#0072b2", "influencer": "#d55e00"}
+OWN_CLAIMS = "influencer, own claims"
+COLOURS = {"hungarian": "#0072b2", "influencer": "#d55e00", OWN_CLAIMS: "#009e73"}
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ def timing_file(out: Path, loss: str, particles: int) -> Path:
     return out / "timing" / f"{loss}_{particles}.json"
 
 
-def train_all(out: Path, particles: Sequence[int], seeds: Sequence[int], steps: int | None) -> None:
-    """Trainings of both losses at each size; finished ones are skipped, others resumed."""
+def train_all(out: Path, particles: Sequence[int], seeds: Sequence[int], steps: int | None, own_claims: bool) -> None:
+    """Trainings of both losses at each size, or of own claims; finished ones are skipped, others resumed."""
     for size in particles:
         budget = BUDGETS[size]
         total = steps or budget.steps
@@ -209,11 +211,39 @@ def train_all(out: Path, particles: Sequence[int], seeds: Sequence[int], steps: 
             "model.decoder_layers": HEADS - 1 if size >= 1000 else 2,
             "trainer.val_check_interval": max(1, total // 5),
         }
-        arguments = ["--config", str(CONFIG), "--out", str(out / "training" / str(size)), "--max-steps", str(total)]
-        arguments += ["--seeds", *map(str, seeds), "--losses", *ORDER]
+        if own_claims:
+            options["model.own_claims"] = "true"
+        folder = training_folder(out, size, OWN_CLAIMS if own_claims else "")
+        arguments = ["--config", str(CONFIG), "--out", str(folder), "--max-steps", str(total)]
+        arguments += ["--seeds", *map(str, seeds), "--losses", *(["influencer"] if own_claims else ORDER)]
         code = compare([*arguments, "--set", *(f"{name}={value}" for name, value in options.items())])
         if code:
             sys.exit(code)
+
+
+def training_folder(out: Path, particles: int, arm: str) -> Path:
+    """Where a size's trainings are kept: both losses together, own claims apart."""
+    return out / ("training_own_claims" if arm == OWN_CLAIMS else "training") / str(particles)
+
+
+def arm_title(arm: str) -> str:
+    """For tables and plots."""
+    return f"{loss_title('influencer')}, own claims" if arm == OWN_CLAIMS else loss_title(arm)
+
+
+def finished_trainings(out: Path) -> dict[int, dict[str, list[RunRecord]]]:
+    """Finished runs by size and arm, where there are any."""
+    found: dict[int, dict[str, list[RunRecord]]] = {}
+    for size in PARTICLES:
+        for arm in (*ORDER, OWN_CLAIMS):
+            path = training_folder(out, size, arm) / "records.json"
+            if path.is_file():
+                records = [RunRecord.from_dict(record) for record in json.loads(path.read_text())]
+                loss = "influencer" if arm == OWN_CLAIMS else arm
+                runs = [run for run in records if run.loss == loss and run.finished and run.evaluations]
+                if runs:
+                    found.setdefault(size, {})[arm] = runs
+    return found
 
 
 def report(out: Path) -> None:
@@ -224,17 +254,15 @@ def report(out: Path) -> None:
         for loss in ORDER
         if (path := timing_file(out, loss, size)).is_file()
     ]
-    trainings: dict[int, list[RunRecord]] = {}
-    for size in PARTICLES:
-        path = out / "training" / str(size) / "records.json"
-        if path.is_file():
-            records = [RunRecord.from_dict(record) for record in json.loads(path.read_text())]
-            trainings[size] = [record for record in records if record.finished and record.evaluations]
+    trainings = finished_trainings(out)
     write_json(
         out / "results.json",
         {
             "timing": [asdict(timing) for timing in timings],
-            "training": {size: [asdict(record) for record in records] for size, records in trainings.items()},
+            "training": {
+                size: {arm: [asdict(run) for run in runs] for arm, runs in arms.items()}
+                for size, arms in trainings.items()
+            },
         },
     )
     text = "\n".join([*timing_table(timings), "", *training_table(trainings)])
@@ -263,26 +291,24 @@ def timing_table(timings: Sequence[Timing]) -> list[str]:
     return [*lines, "", f"Medians of CPU time; forward and backward of {HEADS} heads of one event. {machines}."]
 
 
-def training_table(trainings: dict[int, list[RunRecord]]) -> list[str]:
+def training_table(trainings: dict[int, dict[str, list[RunRecord]]]) -> list[str]:
     """Lines of Markdown."""
-    if not any(trainings.values()):
+    if not trainings:
         return ["No training yet."]
     lines = [
         "| Particles | Loss | Seeds | Steps | Efficiency (%) | Fake rate (%) | Duplicate rate (%) | Step (s) |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for size, records in trainings.items():
-        for loss in ORDER:
-            runs = [record for record in records if record.loss == loss]
-            if runs:
-                final = [run.evaluations[-1] for run in runs]
-                values = ([p.ap for p in final], [p.ap50 for p in final], [p.others[0] for p in final])
-                steps = [run.step_seconds for run in runs if run.step_seconds]
-                lines.append(
-                    f"| {size} | {loss_title(loss)} | {len(runs)} | {runs[0].steps} | "
-                    + " | ".join(map(spread, values))
-                    + f" | {statistics.fmean(steps):.2f} |"
-                )
+    for size, arms in trainings.items():
+        for arm, runs in arms.items():
+            final = [run.evaluations[-1] for run in runs]
+            values = ([p.ap for p in final], [p.ap50 for p in final], [p.others[0] for p in final])
+            steps = [run.step_seconds for run in runs if run.step_seconds]
+            lines.append(
+                f"| {size} | {arm_title(arm)} | {len(runs)} | {runs[0].steps} | "
+                + " | ".join(map(spread, values))
+                + f" | {statistics.fmean(steps):.2f} |"
+            )
     return [
         *lines,
         "",
@@ -317,22 +343,22 @@ def plot(path: Path, timings: Sequence[Timing]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def plot_training(path: Path, trainings: dict[int, list[RunRecord]]) -> None:
+def plot_training(path: Path, trainings: dict[int, dict[str, list[RunRecord]]]) -> None:
     """Final efficiency and fake rate against the number of particles, every seed a mark."""
-    if not any(trainings.values()):
+    if not trainings:
         return
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    for loss in ORDER:
-        runs = [
-            (size, run.evaluations[-1]) for size, records in trainings.items() for run in records if run.loss == loss
-        ]
-        x = [size for size, _ in runs]
-        for axes, y in zip(panels, ([p.ap for _, p in runs], [p.ap50 for _, p in runs]), strict=True):
-            axes.plot(x, y, "o", color=COLOURS[loss], alpha=0.8, label=loss_title(loss))
+    for place, (arm, colour) in enumerate(COLOURS.items()):
+        final = [(size, run.evaluations[-1]) for size, arms in trainings.items() for run in arms.get(arm, [])]
+        x = [size * 1.04 ** (place - 1) for size, _ in final]
+        for axes, y in zip(panels, ([p.ap for _, p in final], [p.ap50 for _, p in final]), strict=True):
+            axes.plot(x, y, "o", color=colour, alpha=0.8, label=arm_title(arm))
     for axes, label in zip(panels, ("efficiency (%)", "fake rate (%)"), strict=True):
         axes.set(xscale="log", xlabel="particles an event", ylabel=label)
+        axes.set_xticks(list(trainings), [str(size) for size in trainings])
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.grid(color="#d8dee4", linewidth=0.6)
         axes.legend(fontsize=8)
@@ -351,6 +377,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one to warm up")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--steps", type=int, help="steps of every training (default: by size)")
+    parser.add_argument("--own-claims", action="store_true", help="trainings of the Influencer Loss with own claims")
     parser.add_argument("--loss", choices=ORDER, help="of a case")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -361,7 +388,7 @@ def main() -> None:
     if args.part == "timing":
         time_all(args.out, args.particles, args.repeats)
     elif args.part == "training":
-        train_all(args.out, args.particles, args.seeds, args.steps)
+        train_all(args.out, args.particles, args.seeds, args.steps, args.own_claims)
     report(args.out)
 
 
