@@ -1,10 +1,11 @@
-"""What the tests of training have in common."""
+"""What tests of several folders have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,11 @@ trainer:
 """
 
     return block
+
+
+@pytest.fixture(scope="module")
+def unset_memory_is_nan() -> Iterator[None]:
+    """So that a use of memory that was not filled is seen: ``torch.empty`` fills it under deterministic algorithms."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import fuzz_cases
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from influencerformer.losses import (
 from influencerformer.models import InfluencerCriterion, InfluencerSetCriterion
 from influencerformer.models.transformers_criterion import TransformersCriterion
 
+pytestmark = pytest.mark.usefixtures("unset_memory_is_nan")
 Result = dict[str, Tensor]
 LOSSES: dict[str, Callable[..., Result]] = {"influencer": mask_influencer_loss, "hungarian": hungarian_mask_loss}
 DTYPES = st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16])
