@@ -7,14 +7,15 @@
 `timing` measures the criterion's forward and backward pass on the labels of generated events, once with random
 predictions as at the start of a run and once with predictions that are nearly right, and a whole training step of the
 mask tracker. Every case runs in a process of its own, so that the peak of memory is its own; a case that is done is not
-repeated. `training` trains both losses by `influencerformer compare` with the same weights, batches and steps, and with
---own-claims the Influencer Loss where a query may claim the particle of the hit it starts from alone. Each command ends
+repeated. `training` trains both losses by `influencerformer compare` with the same weights, batches and steps; with
+--own-claims a query may claim, or be matched with, the particle of the hit that it starts from alone. Each command ends
 with the report.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -47,8 +48,9 @@ HEADS = 2
 """Heads with masks: before and after one decoder layer."""
 ORDER = ("hungarian", "influencer")
 """The baseline first."""
-OWN_CLAIMS = "influencer, own claims"
-COLOURS = {"hungarian": "#0072b2", "influencer": "#d55e00", OWN_CLAIMS: "#009e73"}
+COLOURS = {"hungarian": "#0072b2", "influencer": "#d55e00"}
+OWN_CLAIMS = ", own claims"
+"""Ends the name of an arm whose queries are restricted."""
 
 
 @dataclass(frozen=True)
@@ -213,37 +215,35 @@ def train_all(out: Path, particles: Sequence[int], seeds: Sequence[int], steps: 
         }
         if own_claims:
             options["model.own_claims"] = "true"
-        folder = training_folder(out, size, OWN_CLAIMS if own_claims else "")
+        folder = training_folder(out, size, own_claims)
         arguments = ["--config", str(CONFIG), "--out", str(folder), "--max-steps", str(total)]
-        arguments += ["--seeds", *map(str, seeds), "--losses", *(["influencer"] if own_claims else ORDER)]
+        arguments += ["--seeds", *map(str, seeds), "--losses", *ORDER]
         code = compare([*arguments, "--set", *(f"{name}={value}" for name, value in options.items())])
         if code:
             sys.exit(code)
 
 
-def training_folder(out: Path, particles: int, arm: str) -> Path:
-    """Where a size's trainings are kept: both losses together, own claims apart."""
-    return out / ("training_own_claims" if arm == OWN_CLAIMS else "training") / str(particles)
-
-
-def arm_title(arm: str) -> str:
-    """For tables and plots."""
-    return f"{loss_title('influencer')}, own claims" if arm == OWN_CLAIMS else loss_title(arm)
+def training_folder(out: Path, particles: int, own_claims: bool) -> Path:
+    """Where a size's trainings with both losses are kept."""
+    return out / ("training_own_claims" if own_claims else "training") / str(particles)
 
 
 def finished_trainings(out: Path) -> dict[int, dict[str, list[RunRecord]]]:
     """Finished runs by size and arm, where there are any."""
     found: dict[int, dict[str, list[RunRecord]]] = {}
-    for size in PARTICLES:
-        for arm in (*ORDER, OWN_CLAIMS):
-            path = training_folder(out, size, arm) / "records.json"
-            if path.is_file():
-                records = [RunRecord.from_dict(record) for record in json.loads(path.read_text())]
-                loss = "influencer" if arm == OWN_CLAIMS else arm
-                runs = [run for run in records if run.loss == loss and run.finished and run.evaluations]
-                if runs:
-                    found.setdefault(size, {})[arm] = runs
+    for size, own_claims, loss in itertools.product(PARTICLES, (False, True), ORDER):
+        path = training_folder(out, size, own_claims) / "records.json"
+        if path.is_file():
+            records = [RunRecord.from_dict(record) for record in json.loads(path.read_text())]
+            runs = [run for run in records if run.loss == loss and run.finished and run.evaluations]
+            if runs:
+                found.setdefault(size, {})[loss + OWN_CLAIMS * own_claims] = runs
     return found
+
+
+def arm_title(arm: str) -> str:
+    """For tables and plots."""
+    return loss_title(arm.removesuffix(OWN_CLAIMS)) + OWN_CLAIMS * arm.endswith(OWN_CLAIMS)
 
 
 def report(out: Path) -> None:
@@ -350,11 +350,12 @@ def plot_training(path: Path, trainings: dict[int, dict[str, list[RunRecord]]]) 
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    for place, (arm, colour) in enumerate(COLOURS.items()):
+    for place, (suffix, loss) in enumerate(itertools.product(("", OWN_CLAIMS), ORDER)):
+        arm = loss + suffix
         final = [(size, run.evaluations[-1]) for size, arms in trainings.items() for run in arms.get(arm, [])]
-        x = [size * 1.04 ** (place - 1) for size, _ in final]
+        x = [size * 1.04 ** (place - 1.5) for size, _ in final]
         for axes, y in zip(panels, ([p.ap for _, p in final], [p.ap50 for _, p in final]), strict=True):
-            axes.plot(x, y, "o", color=colour, alpha=0.8, label=arm_title(arm))
+            axes.plot(x, y, "s" if suffix else "o", color=COLOURS[loss], alpha=0.8, label=arm_title(arm))
     for axes, label in zip(panels, ("efficiency (%)", "fake rate (%)"), strict=True):
         axes.set(xscale="log", xlabel="particles an event", ylabel=label)
         axes.set_xticks(list(trainings), [str(size) for size in trainings])
@@ -377,7 +378,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one to warm up")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--steps", type=int, help="steps of every training (default: by size)")
-    parser.add_argument("--own-claims", action="store_true", help="trainings of the Influencer Loss with own claims")
+    parser.add_argument("--own-claims", action="store_true", help="trainings with restricted queries")
     parser.add_argument("--loss", choices=ORDER, help="of a case")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,9 @@ from influencerformer.losses.precision import without_autocast
 
 
 @torch.no_grad()
-def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor | None = None) -> Tensor:
+def hungarian_assignment(
+    cost: Tensor, instance_mask: Tensor, query_mask: Tensor | None = None, claim_mask: Tensor | None = None
+) -> Tensor:
     """One-to-one assignment of least cost, as a matrix of 0 and 1.
 
     Costs that are not finite never crash it: they count as worse than every finite cost. With more instances than
@@ -27,6 +29,7 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
         cost: (..., B, Q, K).
         instance_mask: (B, K) bool, False for padding.
         query_mask: (B, Q) bool, False for padding.
+        claim_mask: (B, Q, K) bool, False for pairs that are not matched; as many of the others as can be are.
 
     Returns:
         (..., B, Q, K) assignment in the dtype of ``cost``.
@@ -37,6 +40,9 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
     finite = np.isfinite(costs)
     worst = np.abs(costs[finite]).max(initial=1.0)
     costs = np.where(finite, costs, 2 * worst + 1)
+    if claim_mask is not None:
+        # dearer than all other pairs together, so that none is taken in the place of one that is allowed
+        costs = np.where(claim_mask.cpu().numpy(), costs, (4 * worst + 2) * (min(cost.shape[-2:]) + 1))
     instances = instance_mask.cpu().numpy()
     queries = np.ones(cost.shape[-3:-1], bool) if query_mask is None else query_mask.cpu().numpy()
     assignment = np.zeros_like(costs, dtype=np.float32)
@@ -45,7 +51,8 @@ def hungarian_assignment(cost: Tensor, instance_mask: Tensor, query_mask: Tensor
         for layer in range(costs.shape[0]):
             matched_rows, matched_columns = linear_sum_assignment(costs[layer, image][np.ix_(rows, columns)])
             assignment[layer, image, rows[matched_rows], columns[matched_columns]] = 1
-    return torch.from_numpy(assignment).to(cost).reshape(cost.shape)
+    matches = torch.from_numpy(assignment).to(cost).reshape(cost.shape)
+    return matches if claim_mask is None else matches * claim_mask
 
 
 def hungarian_mask_loss(
@@ -56,6 +63,7 @@ def hungarian_mask_loss(
     *,
     instance_masks: Truth | None = None,
     query_mask: Tensor | None = None,
+    claim_mask: Truth | None = None,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
@@ -87,6 +95,7 @@ def hungarian_mask_loss(
             class_labels,
             instance_masks=instance_masks,
             query_mask=query_mask,
+            claim_mask=claim_mask,
             num_points=num_points,
             nonfinite=nonfinite,
         )
@@ -97,7 +106,7 @@ def hungarian_mask_loss(
         if inputs.class_logits is not None:
             probability = inputs.class_logits.detach().softmax(-1)
             cost = cost - class_weight * probability.gather(-1, classes.expand(cost.shape))
-        matches = hungarian_assignment(cost, exists, inputs.query_mask)
+        matches = hungarian_assignment(cost, exists, inputs.query_mask, inputs.claim_mask)
         pixel, overlap = potential.claimed(matches)
         count = mean_over_ranks(exists.sum().to(cost.dtype))
         parts = {
@@ -153,6 +162,7 @@ class HungarianMaskLoss(nn.Module):
         *,
         instance_masks: Truth | None = None,
         query_mask: Tensor | None = None,
+        claim_mask: Truth | None = None,
     ) -> dict[str, Tensor]:
         return hungarian_mask_loss(
             mask_logits,
@@ -161,6 +171,7 @@ class HungarianMaskLoss(nn.Module):
             class_labels,
             instance_masks=instance_masks,
             query_mask=query_mask,
+            claim_mask=claim_mask,
             class_weight=self.class_weight,
             mask_weight=self.mask_weight,
             dice_weight=self.dice_weight,

@@ -46,7 +46,7 @@ class TrackSegmenter(Segmenter):
         embedding_dim: for condensation, D of the embeddings.
         num_queries: for mask, Q, more than an event has tracks; two for each is a good choice.
         decoder_layers: for mask, layers of the query decoder.
-        own_claims: for mask with the influencer loss, let a query claim only the particle of the hit it starts from.
+        own_claims: for mask, let a query claim, or be matched with, only the particle of the hit that it starts from.
         loss: influencer; or, for mask, hungarian: the standard loss with bipartite matching, hardened.
         loss_options: keyword options of that loss, for example {condensation_weight: 2.0}.
         learning_rate: of AdamW, at its highest.

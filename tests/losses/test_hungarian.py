@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -134,3 +135,33 @@ def test_every_layer_is_matched_on_its_own() -> None:
 def test_module_equals_function() -> None:
     batch = Batch(1)
     torch.testing.assert_close(HungarianMaskLoss()(*batch.arguments), hungarian_mask_loss(*batch.arguments))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_that_may_not_be_claimed_are_not_matched(seed: int) -> None:
+    """As many others as can be are, at the least cost: all ways are tried."""
+    g = torch.Generator().manual_seed(seed)
+    queries, count = 4, 3
+    cost, allowed = torch.randn(1, 1, queries, count, generator=g), torch.rand(1, queries, count, generator=g) < 0.4
+    found = hungarian_assignment(cost, torch.ones(1, count, dtype=torch.bool), claim_mask=allowed)[0, 0].bool()
+    ways = []
+    for chosen in itertools.permutations(range(queries), count):
+        pairs = [(q, k) for k, q in enumerate(chosen) if allowed[0, q, k]]
+        ways.append((-len(pairs), sum(float(cost[0, 0, q, k]) for q, k in pairs)))
+    most, least = min(ways)
+    assert not bool((found & ~allowed[0]).any())
+    assert int(found.sum()) == -most
+    assert float(cost[0, 0][found].sum()) == pytest.approx(least, abs=1e-5)
+
+
+def test_an_instance_that_no_query_may_claim_is_left_out() -> None:
+    batch = Batch(0, counts=(3, 2))
+    allowed = torch.ones(2, batch.arguments[0].shape[-2], 3, dtype=torch.bool)
+    allowed[0, :, 1] = False
+    loss = hungarian_mask_loss(*batch.arguments, claim_mask=allowed)
+    masks, labels, classes, class_labels = batch.arguments
+    class_labels = class_labels.clone()
+    class_labels[0, 1] = (class_labels[0, 1] + 1) % NUM_CLASSES
+    other = hungarian_mask_loss(masks, labels, classes, class_labels, claim_mask=allowed)
+    assert loss["loss"] == other["loss"]
+    assert loss["loss"] != hungarian_mask_loss(*batch.arguments)["loss"]

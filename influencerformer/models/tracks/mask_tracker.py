@@ -47,8 +47,8 @@ class TrackMaskCriterion(nn.Module):
 
     Args:
         loss: MaskInfluencerLoss or HungarianMaskLoss.
-        own_claims: a query may claim the particle of the hit that it starts from and no other, as queries from
-            superpoints do in OneFormer3D; for MaskInfluencerLoss only.
+        own_claims: a query may claim, or be matched with, the particle of the hit that it starts from and no other, as
+            queries from superpoints in OneFormer3D.
 
     Attributes:
         parts: detached scalars of the last call, for the log.
@@ -56,8 +56,6 @@ class TrackMaskCriterion(nn.Module):
 
     def __init__(self, loss: MaskInfluencerLoss | HungarianMaskLoss, own_claims: bool = False) -> None:
         super().__init__()
-        if own_claims and not isinstance(loss, MaskInfluencerLoss):
-            raise UserError("own_claims needs the influencer loss: the matching gives queries to particles by itself")
         self.loss = loss
         self.own_claims = own_claims
         self.parts: dict[str, Tensor] = {}
@@ -100,7 +98,7 @@ class MaskTracker(nn.Module):
         own_claims: see :class:`TrackMaskCriterion`.
 
     Raises:
-        UserError: an unknown loss, an unknown option of it, or ``own_claims`` with Hungarian matching.
+        UserError: an unknown loss, or an unknown option of it.
     """
 
     def __init__(

@@ -72,6 +72,15 @@ def test_own_claims_leave_particles_without_a_seed_unclaimed() -> None:
     torch.testing.assert_close(outputs.loss, expected["loss"])
 
 
+def test_own_claims_restrict_the_matching_too() -> None:
+    batch = batch_of(20, truth=True)
+    outputs = small_model(loss="hungarian", own_claims=True)(batch)
+    mine = batch["instance_labels"][0][outputs.seeds[0]][:, None] == torch.tensor([1, 2, 3])
+    predictions = outputs.mask_logits, batch["instance_labels"], outputs.class_logits, batch["class_labels"]
+    torch.testing.assert_close(outputs.loss, hungarian_mask_loss(*predictions, claim_mask=[mine])["loss"])
+    assert not torch.isclose(outputs.loss, hungarian_mask_loss(*predictions)["loss"])
+
+
 def test_events_of_a_batch_do_not_see_each_other() -> None:
     model, batch = small_model().eval(), batch_of(20, 7)
     together, alone = model(batch), model(events_of(batch, 1))
@@ -119,7 +128,6 @@ def test_a_mask_suppressed_by_another_suppresses_none() -> None:
     [
         ({"loss": "stock"}, "loss must be one of influencer, hungarian for the mask tracker, got 'stock'"),
         ({"loss_options": {"bogus": 1}}, "loss_options do not fit the influencer loss: .*'bogus'"),
-        ({"loss": "hungarian", "own_claims": True}, "own_claims needs the influencer loss"),
     ],
 )
 def test_options_that_do_not_fit_are_one_sentence(options: dict, message: str) -> None:
