@@ -206,8 +206,9 @@ def _uniform_inputs(
         t if t is None or isinstance(t, Tensor) else torch.stack(list(t)) for t in truth
     )
     masks = _layers("mask_logits", mask_logits, num_axes)
-    if not masks[0].is_floating_point():
-        raise TypeError(f"mask_logits must be floating point, got {masks[0].dtype}")
+    for layer in masks:
+        if not layer.is_floating_point():
+            raise TypeError(f"mask_logits must be floating point, got {layer.dtype}")
     batch, num_queries, num_pixels = (1, *masks[0].shape)[-3:]
     if batch == 0:
         raise ValueError(f"mask_logits hold no image: {tuple(masks[0].shape)}")

@@ -507,7 +507,7 @@ def test_a_mask_loss_of_what_does_not_fit_says_so(data: st.DataObject) -> None:
         if case.pixels or not name.startswith("labels"):
             try:
                 SPOILS[name](case, arguments)
-            except (IndexError, RuntimeError, AttributeError):
+            except (IndexError, RuntimeError, AttributeError, TypeError):
                 continue  # what a first spoil has left cannot be spoilt further
     spoilt, leaves = leaves_of(arguments, None)
     result, _ = refusal(lambda: LOSSES[loss](**spoilt))

@@ -52,6 +52,11 @@ def test_large_finite_logits_are_not_taken_for_infinite(loss: Any, batch: Batch)
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "integer masks": ({"mask_logits": torch.zeros(2, 5, 17).long()}, TypeError, "mask_logits must be floating point"),
+    "integer masks in the last layer": (
+        {"mask_logits": [torch.zeros(2, 5, 17), torch.zeros(2, 5, 17).long()]},
+        TypeError,
+        "mask_logits must be floating point",
+    ),
     "unflattened masks": (
         {"mask_logits": torch.zeros(1, 1, 2, 5, 17)},
         ValueError,
