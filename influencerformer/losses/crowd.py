@@ -1,4 +1,4 @@
-"""Repulsion in a crowd: mean directions against the nearest prototypes, independent of the number of pixels."""
+"""What is different in a crowd: repulsion independent of the number of pixels, and claims that must be told apart."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ NEAREST = 16
 """Other instances that repel one in a crowd."""
 CROWD_POWER = 4
 """Power mean over the instances that overlap one: even in K, unlike a sum, and never vanishing, unlike a mean."""
+
+STAGES = 6
+"""Temperatures that the claims of a crowd go through."""
+SHARE = 0.3
+"""The last of them, of the gap between an instance's two best queries."""
+COLDEST = 1e-5
+"""Gaps of potentials below are rounding."""
 
 
 def nearest(prototypes: Tensor, exists: Tensor) -> Tensor:
@@ -37,3 +44,31 @@ def crowd_repulsion(mean: Tensor, prototypes: Tensor, exists: Tensor, margin: fl
         near &= ~torch.eye(exists.shape[1], dtype=torch.bool, device=exists.device)
     above = (mean.transpose(1, 2) @ prototypes - margin).clamp(min=0)
     return torch.linalg.vector_norm(above * near, CROWD_POWER, dim=-1)
+
+
+def crowd_temperatures(potential: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    r"""(..., B, STAGES) temperatures of the claims, from hot to cold.
+
+    In a crowd of small instances the masks of a young network give all queries nearly the same potentials: next to a
+    fixed temperature they are the same, all queries get the same claims, and so the same gradient, for good. The
+    temperature therefore falls, in equal ratios, to
+
+    .. math::
+        \min\Big(\tau, \operatorname*{mean}_k \min\big(\tau, \texttt{SHARE} \cdot (D_{(2)k} - D_{(1)k})\big)\Big),
+
+    where :math:`D_{(1)k} \le D_{(2)k}` are the two lowest potentials of instance k. It is the given one all along in
+    images of CROWD instances or fewer.
+
+    Args:
+        potential: (..., B, Q, K), infinite where a query may not claim.
+        exists: (B, K) bool.
+        temperature: of the schedule.
+    """
+    target = torch.full_like(potential[..., 0, 0], temperature)
+    if potential.shape[-2] > 1:
+        best, second = potential.topk(2, dim=-2, largest=False).values.unbind(-2)
+        gap = (SHARE * (second - best)).nan_to_num(nan=temperature).clamp(max=temperature)
+        mean = (gap * exists).sum(-1) / exists.sum(-1).clamp(min=1)
+        target = torch.where(exists.sum(-1) > CROWD, mean.clamp(min=min(COLDEST, temperature)), target)
+    steps = torch.linspace(0, 1, STAGES, dtype=target.dtype, device=target.device)
+    return temperature * (target[..., None] / temperature) ** steps

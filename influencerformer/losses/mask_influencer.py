@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from influencerformer.losses.checks import check_overflow, check_weights
 from influencerformer.losses.condensation import condensation
+from influencerformer.losses.crowd import CROWD, crowd_temperatures
 from influencerformer.losses.existence import existence, objectness_error
-from influencerformer.losses.inputs import Logits, NonFinite, Truth, make_inputs
+from influencerformer.losses.inputs import Logits, MaskInputs, NonFinite, Truth, make_inputs
 from influencerformer.losses.membership import Segments
 from influencerformer.losses.normalizer import mean_over_ranks
 from influencerformer.losses.pair_potential import of_batch, pair_potential
@@ -160,7 +161,7 @@ def mask_influencer_loss(
                 cost,
                 none,
                 exists,
-                temperature,
+                _temperature(cost, inputs, temperature),
                 query_mask=inputs.query_mask,
                 claim_mask=inputs.claim_mask,
                 iterations=iterations,
@@ -201,6 +202,18 @@ def mask_influencer_loss(
             loss, "mask_logits", [layer for group in inputs.groups for layer in group.mask_logits], nonfinite
         )
     return {"loss": loss, **{k: v.detach() for k, v in parts.items()}, "nonfinite": inputs.nonfinite}
+
+
+def _temperature(cost: Tensor, inputs: MaskInputs, temperature: float) -> float | Tensor:
+    """As given, or (L, B, S) where an image may hold a crowd."""
+    if inputs.instance_mask.shape[1] <= CROWD:
+        return temperature
+    allowed = inputs.claim_mask
+    if inputs.query_mask is not None:
+        real = inputs.query_mask[..., None]
+        allowed = real if allowed is None else allowed & real
+    potential = cost if allowed is None else cost.masked_fill(~allowed, torch.inf)
+    return crowd_temperatures(potential, inputs.instance_mask, temperature)
 
 
 def _classes_of_candidates(classes: Tensor, candidates: Tensor) -> Tensor:

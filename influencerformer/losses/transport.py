@@ -13,7 +13,7 @@ def partial_transport(
     potential: Tensor,
     no_object_potential: Tensor,
     instance_mask: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     *,
     query_mask: Tensor | None = None,
     claim_mask: Tensor | None = None,
@@ -43,11 +43,14 @@ def partial_transport(
         potential: (..., Q, K) pair potentials D.
         no_object_potential: (..., Q) the potential of answering nothing.
         instance_mask: (..., K) bool, broadcastable, False for padding.
-        temperature: :math:`\tau > 0`, in the units of D.
+        temperature: :math:`\tau > 0`, in the units of D; or (..., S), broadcastable, S of them from hot to cold. The
+            projections at each go on from the duals of the one before, which takes far fewer of them than the last one
+            alone would (scaling of the temperature: Schmitzer, SIAM J. Sci. Comput. 41, 2019). One that is not colder
+            than that before it is passed over.
         query_mask: (..., Q) bool, broadcastable, False for padding; at least one query must be real.
         claim_mask: (..., Q, K) bool, broadcastable, False where a query may not claim an instance; an instance of
             ``instance_mask`` has at least one query that may.
-        iterations: projections on either side, at least 1.
+        iterations: projections on either side at each temperature, at least 1.
 
     Returns:
         (..., Q, K) claims, zero for padding.
@@ -60,6 +63,8 @@ def partial_transport(
                 [0., 0.]])
     """
     _check(temperature, iterations)
+    # filled where it is needed, as a copy from the host would make it wait
+    temperatures = temperature if isinstance(temperature, Tensor) else potential.new_full((1,), temperature)
     allowed = claim_mask
     if query_mask is not None:
         allowed = query_mask[..., None] if allowed is None else allowed & query_mask[..., None]
@@ -70,21 +75,30 @@ def partial_transport(
         from influencerformer.losses.cpu.transport import compiled_transport
 
         return compiled_transport(
-            potential, no_object_potential, instance_mask, allowed, temperature, iterations=iterations
+            potential, no_object_potential, instance_mask, allowed, temperatures, iterations=iterations
         )
     if allowed is not None:
         potential = potential.masked_fill(~allowed, torch.inf)
-    log_none = -no_object_potential / temperature
     # A shift of a column is absorbed by g: it keeps the exponents small where they matter.
     lowest = potential.amin(-2, keepdim=True) if potential.shape[-2] else potential
-    log_kernel = (lowest - potential) / temperature
-    g = torch.where(instance_mask, -lowest.squeeze(-2) / temperature, -torch.inf)
-    f = log_none
-    for _ in range(iterations):
-        f = -torch.logaddexp(log_none, torch.logsumexp(log_kernel + g[..., None, :], -1))
-        pull = -torch.logsumexp(log_kernel + f[..., :, None], -2)
-        g = torch.where(instance_mask, pull, -torch.inf)
-    claims = (log_kernel + f[..., :, None]).softmax(-2)
+    gap, g, tau = lowest - potential, torch.where(instance_mask, -lowest.squeeze(-2), -torch.inf), None
+    f = -no_object_potential
+    for colder in temperatures.split(1, -1):
+        own_f, own_g = f, g
+        for _ in range(iterations):
+            towards = gap + own_g[..., None, :]
+            own_f = -colder * torch.logaddexp(
+                -no_object_potential / colder, torch.logsumexp(towards / colder[..., None], -1)
+            )
+            pull = -colder * torch.logsumexp((gap + own_f[..., :, None]) / colder[..., None], -2)
+            own_g = torch.where(instance_mask, pull, -torch.inf)
+        if tau is None:
+            f, g, tau = own_f, own_g, colder
+        else:
+            f, g = torch.where(colder < tau, own_f, f), torch.where(colder < tau, own_g, g)
+            tau = torch.minimum(tau, colder)
+    assert tau is not None
+    claims = ((gap + f[..., :, None]) / tau[..., None]).softmax(-2)
     return claims * instance_mask[..., None, :]
 
 
@@ -124,8 +138,8 @@ def single_claim_transport(
     return terms / total.gather(-1, index) * (candidates >= 0)
 
 
-def _check(temperature: float, iterations: int) -> None:
-    if not temperature > 0:
+def _check(temperature: float | Tensor, iterations: int) -> None:
+    if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")

@@ -66,13 +66,13 @@ def _claims(
     none: Array,
     exists: Flags,
     allowed: Flags,
-    temperature: float,
+    temperatures: Array,
     iterations: int,
     claims: Array,
 ) -> None:
     """Of matrices first..last of (M, Q, K); where no query of an instance is allowed, all are."""
-    tau = f32(temperature)
     for m in range(first, last):
+        tau = temperatures[m, 0]
         columns = np.flatnonzero(exists[m])
         queries, instances = potential.shape[1], columns.shape[0]
         kernel = np.empty((queries, instances), np.float32)
@@ -90,8 +90,16 @@ def _claims(
             for k in range(instances):
                 row[k] = (lowest[k] - row[k]) / tau
         push = np.empty(queries, np.float32)
-        for _ in range(iterations):
-            _project(kernel, -none[m] / tau, pull, push, top, total)
+        for s in range(temperatures.shape[1]):
+            colder = temperatures[m, s]
+            if s > 0 and colder >= tau:
+                continue
+            if colder < tau:
+                kernel *= tau / colder
+                pull *= tau / colder
+                tau = colder
+            for _ in range(iterations):
+                _project(kernel, -none[m] / tau, pull, push, top, total)
         claims[m] = 0
         total[:] = 0
         for q in range(queries):
@@ -110,10 +118,10 @@ def compiled_transport(
     no_object_potential: Tensor,
     instance_mask: Tensor,
     allowed: Tensor | None,
-    temperature: float,
+    temperatures: Tensor,
     iterations: int,
 ) -> Tensor:
-    """Of (..., Q, K) potentials as :func:`influencerformer.losses.transport.partial_transport`."""
+    """As :func:`influencerformer.losses.transport.partial_transport`: (..., Q, K) potentials, (..., S) temperatures."""
     shape = potential.shape
     if not potential.numel():
         return torch.zeros_like(potential)
@@ -124,16 +132,17 @@ def compiled_transport(
         free = np.broadcast_to(np.ones((), np.bool_), tuple(flat.shape))
     else:
         free = allowed.expand(shape).reshape(flat.shape).numpy()
+    stages = temperatures.expand(*shape[:-2], -1).reshape(len(flat), -1).contiguous()
     claims = torch.empty_like(flat)
     over_rows(
         _claims,
         len(flat),
-        flat[0].numel() * iterations,
+        flat[0].numel() * iterations * stages.shape[-1],
         flat.numpy(),
         none.numpy(),
         exists.numpy(),
         free,
-        temperature,
+        stages.numpy(),
         iterations,
         claims.numpy(),
     )
