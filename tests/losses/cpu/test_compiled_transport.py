@@ -57,3 +57,19 @@ def test_kernel_agrees_with_the_plain_form(
     if masks:
         allowed = options["claim_mask"] & options["query_mask"][..., None]
         assert not found[(~allowed).expand(found.shape)].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), stages=st.integers(1, 4), iterations=st.sampled_from([1, 10]))
+def test_kernel_agrees_over_several_temperatures(seed: int, stages: int, iterations: int) -> None:
+    """Also where one is not colder than that before it."""
+    g = torch.Generator().manual_seed(seed)
+    potential, none = 5 * torch.rand(2, 2, 9, 7, generator=g), 0.2 * torch.rand(2, 2, 9, generator=g)
+    exists = torch.rand(2, 7, generator=g) < 0.8
+    temperatures = 0.05 + torch.rand(2, 2, stages, generator=g)
+    found = partial_transport(potential, none, exists, temperatures, iterations=iterations)
+    expected = partial_transport(
+        potential.double(), none.double(), exists, temperatures.double(), iterations=iterations
+    )
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.sum(-2), exists.float().expand(2, 2, 7), rtol=0, atol=1e-5)
