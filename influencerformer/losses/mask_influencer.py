@@ -84,8 +84,8 @@ def mask_influencer_loss(
         no_object_weight: weight of no-object in the existence cross-entropy.
         quality: exponent that ties class targets to mask quality: claims count by IoU ** quality. 0 is off.
         shared_claims: every decoder layer is trained by the claims of the last one, in place of its own.
-        iterations: projections of the transport; in an image of more than CROWD instances at each of the temperatures of
-            :func:`crowd_temperatures`.
+        iterations: projections of the transport; in an image of more than CROWD instances, at each of the temperatures
+            of :func:`crowd_temperatures`.
         num_points: evaluate on this many random pixels of each image, drawn with replacement; None takes all.
         nonfinite: "raise" names the tensor that holds NaN or inf; "skip" replaces such values and
             reports their number as ``nonfinite``. None raises on a CPU and skips on an accelerator, where a
